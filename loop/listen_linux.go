@@ -1,0 +1,212 @@
+//go:build linux && !lb_portable
+
+package loop
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener is a listening socket shared by all loops.
+type Listener struct {
+	group  *Group
+	file   *os.File // keeps the descriptor
+	fd     int
+	tcp    bool
+	accept func(*Conn)
+	closed atomic.Bool
+	paused atomic.Uint64 // times accepting stopped for want of descriptors
+}
+
+// lnSide is one loop's view of a Listener.
+type lnSide struct {
+	l     *Loop
+	ln    *Listener
+	retry Timer
+	added bool
+}
+
+const (
+	// maxAccepts bounds what one loop accepts in one round, so that a storm of connections does not hold up
+	// those that are there.
+	maxAccepts = 128
+	// acceptPause is how long accepting rests when there are no descriptors left: short, so that service is
+	// back within a second of their return.
+	acceptPause = int64(100 * time.Millisecond)
+)
+
+// Serve accepts connections of ln on every loop until the Listener is closed. Each is handed to the loop that
+// has the fewest; there accept is called, on the loop, and must not wait. ln may be closed afterwards:
+// the Listener has a descriptor of its own.
+func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
+	f, ok := ln.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("loop: cannot serve a %T: it has no descriptor", ln)
+	}
+	file, err := f.File()
+	if err != nil {
+		return nil, fmt.Errorf("loop: %w", err)
+	}
+	fd := int(file.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("loop: %w", err)
+	}
+	s := &Listener{group: g, file: file, fd: fd, accept: accept}
+	if _, s.tcp = ln.(*net.TCPListener); s.tcp {
+		// Linux hands these on to accepted connections, which saves two system calls for each.
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
+	}
+	for _, l := range g.loops {
+		l.Post(func() {
+			side := &lnSide{l: l, ln: s}
+			l.lns[int32(fd)] = side
+			side.add()
+		})
+	}
+	return s, nil
+}
+
+// Paused counts how often accepting paused for want of descriptors.
+func (s *Listener) Paused() uint64 { return s.paused.Load() }
+
+// Close stops accepting and waits until no loop will call accept again. Connections that the kernel had
+// already queued are accepted first: closing the socket would reset them.
+func (s *Listener) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	var done sync.WaitGroup
+	for i, l := range s.group.loops {
+		done.Add(1)
+		l.postOrDrop(func() {
+			defer done.Done()
+			if side := l.lns[int32(s.fd)]; side != nil {
+				if i == 0 {
+					side.acceptUpTo(1 << 20)
+				}
+				side.remove()
+				delete(l.lns, int32(s.fd))
+			}
+		}, done.Done)
+	}
+	done.Wait()
+	return s.file.Close()
+}
+
+func (s *lnSide) add() {
+	// Level-triggered, so that what one round leaves is seen by the next; exclusive, so that not every loop
+	// wakes for one connection.
+	err := s.l.watch(s.ln.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, 0)
+	s.added = err == nil
+	if err != nil {
+		s.pause()
+	}
+}
+
+func (s *lnSide) remove() {
+	s.l.Stop(&s.retry)
+	if s.added {
+		unix.EpollCtl(s.l.ep, unix.EPOLL_CTL_DEL, s.ln.fd, nil)
+		s.added = false
+	}
+}
+
+// pause stops accepting for a moment: a level-triggered socket that cannot be accepted from would keep the loop
+// spinning.
+func (s *lnSide) pause() {
+	s.ln.paused.Add(1)
+	s.remove()
+	s.l.AfterFunc(&s.retry, s.l.now+acceptPause, s.add)
+}
+
+func (s *lnSide) accept() { s.acceptUpTo(maxAccepts) }
+
+func (s *lnSide) acceptUpTo(n int) {
+	for range n {
+		var sa unix.RawSockaddrAny
+		size := uint32(unsafe.Sizeof(sa))
+		r, _, e := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(s.ln.fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		switch e {
+		case 0:
+			s.assign(int(r), peer(&sa))
+		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			s.pause()
+			return
+		default: // EAGAIN: another loop was faster
+			return
+		}
+	}
+}
+
+// assign gives the connection to the loop that has the fewest, this one if none has fewer.
+func (s *lnSide) assign(fd int, remote netip.AddrPort) {
+	to, least := s.l, s.l.accepted.Load()
+	for _, l := range s.ln.group.loops {
+		if n := l.accepted.Load(); n < least {
+			to, least = l, n
+		}
+	}
+	to.accepted.Add(1)
+	if to == s.l {
+		s.ln.adopt(to, fd, remote)
+		return
+	}
+	to.postOrDrop(func() { s.ln.adopt(to, fd, remote) }, func() { unix.Close(fd) })
+}
+
+func (s *Listener) adopt(l *Loop, fd int, remote netip.AddrPort) {
+	c, err := l.register(fd, remote)
+	if err != nil {
+		l.accepted.Add(-1)
+		unix.Close(fd)
+		return
+	}
+	c.accepted = true
+	s.accept(c)
+}
+
+func peer(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		p := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(p.Addr), ntohs(p.Port))
+	case unix.AF_INET6:
+		p := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		ip := netip.AddrFrom16(p.Addr).Unmap()
+		if p.Scope_id != 0 && ip.Is6() && ip.IsLinkLocalUnicast() {
+			ip = ip.WithZone(strconv.Itoa(int(p.Scope_id)))
+		}
+		return netip.AddrPortFrom(ip, ntohs(p.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func ntohs(p uint16) uint16 {
+	b := (*[2]byte)(unsafe.Pointer(&p))
+	return uint16(b[0])<<8 | uint16(b[1])
+}
+
+func zoneIndex(zone string) uint32 {
+	if i, err := strconv.Atoi(zone); err == nil {
+		return uint32(i)
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index)
+	}
+	return 0
+}
