@@ -1,0 +1,187 @@
+// Package upstream is who requests can be sent to: pools of backends, the snapshot of a pool that a request sees, and
+// the lease that counts it on one backend.
+//
+// Two things hold throughout. A Snapshot never changes: whoever read one can go on with it, and every change of a pool
+// publishes another through one pointer. And a lease counts first and looks second, so that a backend that drains
+// waits for exactly those that it admitted.
+package upstream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Spec is what the configuration says of a backend.
+type Spec struct {
+	Name        string // unique in its pool; empty means the address
+	Addr        Addr
+	Weight      int   // its share of requests against the others'; 0: gets nothing new
+	MaxInflight int64 // requests at a time, parked ones included, tunnels not; 0: no limit
+}
+
+// Backend is one instance of a pool as one snapshot has it. What is learned about the instance is in Live.
+type Backend struct {
+	Spec
+	*Live
+	index int
+}
+
+// Index is the backend's place in Ready of the snapshot that it belongs to, -1 when it is not ready.
+func (b *Backend) Index() int { return b.index }
+
+// Live is the part of a backend that survives reloads: it goes by pool and name, as long as the address stays.
+// Everything that refers to a Live keeps its ID from being given to another.
+type Live struct {
+	ID int // small, dense, process-wide; an index for tables by backend
+
+	// Memory is where the pool's strategy keeps what it learned about this backend.
+	Memory
+
+	pool   *Pool
+	shards []*shard
+
+	mu      sync.Mutex
+	life    Life          // guarded by mu, and by Pool.mu for writing
+	drained chan struct{} // guarded by mu; made by drain, closed when nothing is left
+	isEmpty bool          // guarded by mu: drained is closed
+
+	_    [64]byte
+	load atomic.Uint64 // a Load; alone on its line, every loop writes it
+	_    [64]byte
+}
+
+func newLive(p *Pool) *Live {
+	l := &Live{pool: p, shards: make([]*shard, p.loops)}
+	for i := range l.shards {
+		l.shards[i] = new(shard)
+	}
+	identify(l)
+	return l
+}
+
+// Pool is the pool that the backend is or was in.
+func (l *Live) Pool() *Pool { return l.pool }
+
+// Load is what is on the backend now.
+func (l *Live) Load() Load { return Load(l.load.Load()) }
+
+// Inflight is the number of requests on the backend, parked ones included, tunnels not.
+func (l *Live) Inflight() int64 { return l.Load().requests() }
+
+// Tunnels is the number of upgraded connections to the backend.
+func (l *Live) Tunnels() int64 { return l.Load().Tunnels() }
+
+// Draining reports whether the backend refuses new leases: it left its pool or is about to.
+func (l *Live) Draining() bool { return l.Load().Draining() }
+
+// Stats are the counters that loop writes for this backend; for others they are there to be read.
+func (l *Live) Stats(loop int) *Stats { return &l.shards[loop].Stats }
+
+// Loops is the number of Stats.
+func (l *Live) Loops() int { return len(l.shards) }
+
+// move counts a lease as another kind.
+func (l *Live) move(from, to Load) { l.load.Add(uint64(to - from)) }
+
+// drop takes a lease off the count and closes drained when it was the last of a draining backend.
+func (l *Live) drop(unit Load) {
+	if Load(l.load.Add(uint64(-unit))) == draining {
+		l.emptied()
+	}
+}
+
+func (l *Live) emptied() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Asked again under the lock: meanwhile the backend may have been taken back. A lease that comes and is refused
+	// may get here a second time.
+	if l.drained != nil && !l.isEmpty && l.Draining() {
+		l.isEmpty = true
+		close(l.drained)
+	}
+}
+
+// admit counts a request, then looks whether it may be. A drain that comes later waits for it; one that came earlier
+// shows in the count itself.
+func (l *Live) admit(limit int64) (Load, bool) {
+	n := Load(l.load.Add(uint64(one)))
+	if n.Draining() || limit > 0 && n.requests() > limit {
+		l.drop(one)
+		return 0, false
+	}
+	return n, true
+}
+
+// admitAt is admit for a choice that was made at load seen: it refuses, by stale, when the load is another by now.
+func (l *Live) admitAt(seen Load, limit int64) (n Load, ok, stale bool) {
+	n = seen + one
+	if n.Draining() || limit > 0 && n.requests() > limit {
+		return 0, false, false
+	}
+	if !l.load.CompareAndSwap(uint64(seen), uint64(n)) {
+		return 0, false, true
+	}
+	return n, true, false
+}
+
+// Wanted is what configuration, discovery and people want of a backend.
+type Wanted uint8
+
+// What may be wanted of a backend.
+const (
+	In       Wanted = iota // it takes part
+	Draining               // it finishes what it has
+	Out                    // it left its pool
+)
+
+func (w Wanted) String() string { return [...]string{"in", "draining", "out"}[w] }
+
+// Probed is what active checks saw of a backend.
+type Probed uint8
+
+// What active checks can say.
+const (
+	Unknown Probed = iota
+	Up
+	Down
+)
+
+func (p Probed) String() string { return [...]string{"unknown", "up", "down"}[p] }
+
+// Life is three facts about a backend, each with one writer. Whether it is ready follows from them in one place,
+// Pool.publish.
+type Life struct {
+	Wanted  Wanted    // written by configuration, discovery and the admin interface
+	Probed  Probed    // written by active checks
+	Ejected time.Time // written by passive checks: until when; zero when it is not
+}
+
+// Life is what is known about the backend's fitness.
+func (l *Live) Life() Life {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.life
+}
+
+// Memory holds what a strategy learned, under its name, so that it outlives the snapshot it was learned with. The
+// zero Memory is ready to use.
+type Memory struct {
+	mu sync.Mutex
+	m  map[string]any
+}
+
+// Recall returns what is kept under name, made by make when there is nothing. It is meant for a Build, not for a Pick.
+func (m *Memory) Recall(name string, make func() any) any {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok := m.m[name]
+	if !ok {
+		v = make()
+		if m.m == nil {
+			m.m = map[string]any{}
+		}
+		m.m[name] = v
+	}
+	return v
+}

@@ -1,0 +1,190 @@
+package upstream
+
+// Selection is one exchange's wish for a backend, and what it has tried. The caller keeps one per exchange and resets
+// it: passed through an interface it would otherwise be allocated for each request.
+type Selection struct {
+	Now    int64  // ns on the process's monotonic clock
+	Loop   int    // who asks: one loop is one goroutine at a time
+	Key    uint64 // what the hash strategy goes by, see KeyOf
+	HasKey bool
+	Tunnel bool // the request asks for an upgrade: it goes where the fewest tunnels are
+
+	leases int // given to this exchange
+	tried  int // backends, among them those that refused
+	bits   [4]uint64
+	more   []uint64 // IDs from 256
+
+	seen Load
+	saw  bool
+}
+
+// Reset makes s a new exchange's, seen by loop at time now.
+func (s *Selection) Reset(now int64, loop int) {
+	s.Now, s.Loop, s.Key, s.HasKey, s.Tunnel = now, loop, 0, false, false
+	s.leases = 0
+	if s.tried > 0 {
+		s.tried = 0
+		s.bits = [4]uint64{}
+		clear(s.more)
+	}
+}
+
+// Tried is the number of backends that had their chance: by a lease, or by refusing one.
+func (s *Selection) Tried() int { return s.tried }
+
+// Has reports whether b has had its chance; a strategy passes over it.
+func (s *Selection) Has(b *Live) bool {
+	if s.tried == 0 {
+		return false
+	}
+	w := b.ID >> 6
+	if w < len(s.bits) {
+		return s.bits[w]>>(b.ID&63)&1 != 0
+	}
+	w -= len(s.bits)
+	return w < len(s.more) && s.more[w]>>(b.ID&63)&1 != 0
+}
+
+func (s *Selection) mark(b *Live) {
+	s.tried++
+	w := b.ID >> 6
+	if w < len(s.bits) {
+		s.bits[w] |= 1 << (b.ID & 63)
+		return
+	}
+	w -= len(s.bits)
+	for w >= len(s.more) {
+		s.more = append(s.more, 0)
+	}
+	s.more[w] |= 1 << (b.ID & 63)
+}
+
+// Saw tells Acquire at which load the strategy found its choice best. When the load has changed until the lease is
+// counted, Acquire asks the strategy again: two loops do not both take the last idle backend unawares. A strategy that
+// does not go by load does not call it.
+func (s *Selection) Saw(l Load) { s.seen, s.saw = l, true }
+
+// ParkAfter is how old a request must be to be parked, in ns.
+const ParkAfter = 500e6
+
+// Lease is one admitted attempt: it is counted on its backend until Done. It is a value; all calls on it are made
+// by the loop that acquired it.
+type Lease struct {
+	b     *Backend
+	obs   Observer
+	start int64
+	loop  int32
+	ahead int32
+	unit  Load // what it is counted as; 0 after Done
+}
+
+// Backend is whom the request goes to; it can be asked for after Done too.
+func (l *Lease) Backend() *Backend { return l.b }
+
+// Start is when the lease was given, ns.
+func (l *Lease) Start() int64 { return l.start }
+
+// Ahead is the number of requests that the backend had in flight before this one, without parked ones.
+func (l *Lease) Ahead() int64 { return int64(l.ahead) }
+
+// Parked reports whether the request counts as parked.
+func (l *Lease) Parked() bool { return l.unit == parked }
+
+// Tunnel says that the request has become a tunnel: it is no longer in flight, but counts as a tunnel until Done.
+func (l *Lease) Tunnel() {
+	if l.unit != tunnel {
+		l.b.move(l.unit, tunnel)
+		l.unit = tunnel
+	}
+}
+
+// Park counts the request as parked if it should be: it is older than ParkAfter, and a request that the backend got
+// later has been answered, so it waits for something else than the backend's attention (a long poll, an SSE stream, a
+// slow query). Parked requests do not make a backend look busy. Park reports whether the request is parked now.
+//
+// Nothing in upstream keeps lists of leases or timers. The proxy calls Park when it looks at an old request anyway:
+// when a timer of the exchange fires, and when a piece of the response body arrives. It costs two comparisons before
+// ParkAfter, and a read of each loop's Stats after.
+func (l *Lease) Park(now int64) bool {
+	if l.unit != one {
+		return l.unit == parked
+	}
+	if now-l.start < ParkAfter || !l.Overtaken() {
+		return false
+	}
+	l.b.move(one, parked)
+	l.unit = parked
+	return true
+}
+
+// Overtaken reports whether a request that the backend got after this one has been answered.
+func (l *Lease) Overtaken() bool {
+	for _, s := range l.b.shards {
+		if s.newest.Load() > l.start {
+			return true
+		}
+	}
+	return false
+}
+
+// Outcome is how a lease ended.
+type Outcome struct {
+	Now     int64 // when, ns
+	Latency int64 // ns from Acquire to the first byte of the response head; <= 0: nothing came
+	Status  int   // of the final response, 0 when there was none
+	Fault   Fault
+}
+
+// Fault is what went wrong with an attempt, and by that whose fault it was.
+type Fault uint8
+
+// The faults.
+const (
+	FaultNone      Fault = iota
+	FaultConnect         // no connection to the backend
+	FaultTimeout         // the backend was silent for too long
+	FaultReset           // the connection ended in the middle
+	FaultMalformed       // the response made no sense
+	FaultStatus          // a status that counts as failure, such as 503
+	FaultClient          // the client went away or sent nonsense: no blame for the backend
+	Faults               // the number of them
+)
+
+func (f Fault) String() string {
+	return [...]string{"none", "connect", "timeout", "reset", "malformed", "status", "client"}[f]
+}
+
+// Blames reports whether the fault is the backend's.
+func (f Fault) Blames() bool { return f != FaultNone && f != FaultClient }
+
+// Done ends the lease, exactly once: it panics when called again.
+func (l *Lease) Done(o Outcome) {
+	unit := l.unit
+	if unit == 0 {
+		panic("upstream: Lease.Done called twice")
+	}
+	s := l.b.Stats(int(l.loop))
+	class := o.Status / 100
+	if class < 0 || class >= len(s.Requests) {
+		class = 0
+	}
+	s.Requests[class].Inc()
+	if o.Fault != FaultNone {
+		s.Faults[o.Fault].Inc()
+	}
+	if unit != tunnel {
+		s.Latency.Observe(o.Now - l.start)
+	}
+	if o.Latency > 0 {
+		if d := l.start - s.newest.Load(); d > 0 {
+			s.newest.Add(d)
+		}
+	}
+	// The strategy hears of it before the count falls: another loop that sees the backend idle also sees what was
+	// learned.
+	if l.obs != nil {
+		l.obs.Done(l.b, l, o)
+	}
+	l.unit = 0
+	l.b.drop(unit)
+}

@@ -1,0 +1,283 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrNoBackend means that no backend of the pool may be sent to: none is ready, or each was tried or refused.
+var ErrNoBackend = errors.New("no backend available")
+
+// Strategy chooses among the backends that it was built with. Pick runs for every attempt of every request, on several
+// loops at once: it takes no lock, does not block, and does not allocate. It returns nil when the selection Has each
+// of them.
+type Strategy interface {
+	Pick(*Selection) *Backend
+}
+
+// Build makes a strategy for a set of ready backends, which is never empty. It is called for each new snapshot; what
+// shall outlive one goes into Pool.Memory and Live.Memory.
+type Build func(ready []*Backend) Strategy
+
+// Observer is a Strategy that wants to know what became of its choices. Acquire and Done tell it, on the loop's
+// goroutine, under the same rules as Pick.
+type Observer interface {
+	Sent(b *Backend, l *Lease)
+	Done(b *Backend, l *Lease, o Outcome)
+}
+
+// Pool is a set of interchangeable backends under a name.
+type Pool struct {
+	Name string
+
+	// Memory is where the pool's strategy keeps what it learned about all backends together.
+	Memory
+
+	loops int
+	snap  atomic.Pointer[Snapshot] // read by every request
+
+	mu    sync.Mutex // held by those who make the next snapshot; taken before a Live's
+	build Build
+}
+
+// Snapshot is a pool at one moment. Nothing in it changes.
+type Snapshot struct {
+	All      []*Backend // in the order of the configuration
+	Ready    []*Backend // those that may be sent to, in the same order
+	Settings *Settings
+
+	pick Strategy // nil when nobody is ready
+	obs  Observer // pick, when it wants to be told
+}
+
+// NewPool makes a pool whose leases are taken by the given number of loops. Settings of nil are the defaults.
+func NewPool(name string, loops int, specs []Spec, set *Settings, build Build) *Pool {
+	p := &Pool{Name: name, loops: max(1, loops), build: build}
+	if set == nil {
+		set = DefaultSettings()
+	}
+	p.snap.Store(&Snapshot{Settings: set})
+	p.Update(specs, nil, nil)
+	return p
+}
+
+// Snapshot is the pool now.
+func (p *Pool) Snapshot() *Snapshot { return p.snap.Load() }
+
+// Update makes specs the pool's backends. Who stays, by name and address, keeps its Live; who leaves is returned,
+// takes no more leases, and finishes those it has: wait by Drained. Settings or a Build of nil stay as they are. An
+// equal configuration changes nothing.
+func (p *Pool) Update(specs []Spec, set *Settings, build Build) (left []*Backend) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.snap.Load()
+	if set == nil {
+		set = old.Settings
+	}
+	if build != nil {
+		p.build = build
+	}
+	gone := make(map[string]*Backend, len(old.All))
+	for _, b := range old.All {
+		gone[b.Name] = b
+	}
+	all := make([]*Backend, 0, len(specs))
+	for _, s := range specs {
+		if s.Name == "" {
+			s.Name = s.Addr.String()
+		}
+		b := &Backend{Spec: s}
+		if o := gone[s.Name]; o != nil && o.Addr == s.Addr {
+			b.Live = o.Live
+			delete(gone, s.Name)
+		} else {
+			b.Live = newLive(p)
+		}
+		all = append(all, b)
+	}
+	p.publish(all, set)
+
+	// Only now do those who left refuse: a request that they turn away finds the new snapshot.
+	for _, b := range old.All {
+		if gone[b.Name] == b {
+			b.setWanted(Out)
+			left = append(left, b)
+		}
+	}
+	return left
+}
+
+// publish makes the snapshot of all that may be sent to, the one place that decides who may. The caller holds p.mu.
+//
+// A backend is ready when it is wanted in, has a weight, is not ejected, and was seen up. One that nobody has looked
+// at yet counts only while none is up: where there are no active checks, at their start, and when all others are
+// down; not when it joins others that were checked.
+func (p *Pool) publish(all []*Backend, set *Settings) {
+	s := &Snapshot{All: make([]*Backend, 0, len(all)), Settings: set}
+	fit, up := make([]*Backend, 0, len(all)), make([]*Backend, 0, len(all))
+	for _, b := range all {
+		b = &Backend{Spec: b.Spec, Live: b.Live, index: -1} // its place may have changed
+		s.All = append(s.All, b)
+		life := b.Life()
+		if life.Wanted != In || b.Weight <= 0 || !life.Ejected.IsZero() || life.Probed == Down {
+			continue
+		}
+		fit = append(fit, b)
+		if life.Probed == Up {
+			up = append(up, b)
+		}
+	}
+	s.Ready = up
+	if len(up) == 0 {
+		s.Ready = fit
+	}
+	for i, b := range s.Ready {
+		b.index = i
+	}
+	if len(s.Ready) > 0 {
+		s.pick = p.build(s.Ready)
+		s.obs, _ = s.pick.(Observer)
+	}
+	p.snap.Store(s)
+}
+
+// Acquire chooses a backend for s and counts a lease on it.
+//
+// A snapshot may be old by the time its backends are asked. So when all of them refuse, the pool is looked at again,
+// and only who is refused by the newest snapshot gets ErrNoBackend: all backends can be replaced at once without a
+// request lost.
+func (p *Pool) Acquire(s *Selection) (Lease, error) {
+	for snap := p.snap.Load(); ; {
+		if l, ok := snap.acquire(s); ok {
+			return l, nil
+		}
+		now := p.snap.Load()
+		if now == snap {
+			return Lease{}, ErrNoBackend
+		}
+		snap = now
+	}
+}
+
+// repicks is how often a strategy is asked again because the load it went by has changed. Each time, some other loop
+// got its lease; after so many the difference that one request makes is not worth the time.
+const repicks = 3
+
+func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
+	if n.pick == nil {
+		return Lease{}, false
+	}
+	for again := 0; ; {
+		s.saw = false
+		b := n.pick.Pick(s)
+		if b == nil {
+			return Lease{}, false
+		}
+		var load Load
+		var ok, stale bool
+		if s.saw && again < repicks {
+			if load, ok, stale = b.admitAt(s.seen, b.MaxInflight); stale {
+				again++
+				continue
+			}
+		} else {
+			load, ok = b.admit(b.MaxInflight)
+		}
+		s.mark(b.Live)
+		if !ok {
+			continue
+		}
+		st := b.Stats(s.Loop)
+		st.Picks.Inc()
+		if s.leases > 0 {
+			st.Retries.Inc()
+		}
+		s.leases++
+		l := Lease{b: b, obs: n.obs, start: s.Now, loop: int32(s.Loop), ahead: int32(load.Active() - 1), unit: one}
+		if n.obs != nil {
+			n.obs.Sent(b, &l)
+		}
+		return l, true
+	}
+}
+
+// SetWanted says what is wanted of b: Draining makes it finish what it has, In takes it back. A backend that left the
+// pool stays out.
+func (p *Pool) SetWanted(b *Backend, w Wanted) {
+	p.change(b, func(l *Life) { l.Wanted = w })
+}
+
+// SetProbed says what active checks think of b.
+func (p *Pool) SetProbed(b *Backend, v Probed) {
+	p.change(b, func(l *Life) { l.Probed = v })
+}
+
+// SetEjected keeps b out of the pool until it is called again with the zero time. The pool has no clock: the time is
+// for people to see.
+func (p *Pool) SetEjected(b *Backend, until time.Time) {
+	p.change(b, func(l *Life) { l.Ejected = until })
+}
+
+func (p *Pool) change(b *Backend, set func(*Life)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b.mu.Lock()
+	was := b.life
+	is := was
+	set(&is)
+	if was.Wanted == Out || is == was {
+		b.mu.Unlock()
+		return
+	}
+	b.life = is
+	b.mu.Unlock()
+	if was.Wanted != In && is.Wanted == In {
+		b.setWanted(In) // before others may choose it
+	}
+	snap := p.snap.Load()
+	p.publish(snap.All, snap.Settings)
+	if is.Wanted != In {
+		b.setWanted(is.Wanted) // after nobody chooses it any more
+	}
+}
+
+// setWanted sets the fact and, with it, whether leases are refused.
+func (l *Live) setWanted(w Wanted) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.life.Wanted = w
+	if w == In {
+		l.load.And(^uint64(draining))
+		l.drained, l.isEmpty = nil, false
+		return
+	}
+	if l.drained == nil {
+		l.drained = make(chan struct{})
+	}
+	if l.load.Or(uint64(draining)) == 0 { // else the last lease to end sees the bit
+		l.isEmpty = true
+		close(l.drained)
+	}
+}
+
+// Drained is closed when the backend takes no new leases and the last one is done, tunnels included. It is nil, which
+// blocks for ever, while the backend is wanted in.
+func (l *Live) Drained() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.drained
+}
+
+// Drain makes b take nothing new and waits until its last lease is done or ctx is, whose error it then returns.
+func (p *Pool) Drain(ctx context.Context, b *Backend) error {
+	p.SetWanted(b, Draining)
+	select {
+	case <-b.Drained():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
