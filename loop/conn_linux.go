@@ -104,9 +104,9 @@ func (c *Conn) tellHandler(timeout bool) {
 }
 
 // Await lets h know when there is something to read, the stream has ended, or the read deadline has
-// passed; once. Until then the connection holds neither a task nor a buffer.
+// passed; once. Until then the connection holds neither a task nor a buffer. Await(nil) takes it back.
 func (c *Conn) Await(h Handler) {
-	if c.readable && !c.closed {
+	if h != nil && c.readable && !c.closed {
 		// It may be that everything has been read: then the handler's read says so at little cost.
 		h.Ready(c, false)
 		return
@@ -202,6 +202,20 @@ func (c *Conn) Read(b []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// Wait waits until a Read may find something, so that a buffer need only be held once there is. It returns
+// what Read would but for the end of the stream, which Read reports.
+func (c *Conn) Wait() error {
+	for !c.readable {
+		if c.closed {
+			return ErrClosed
+		}
+		if err := c.waitReadable(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const errAgain = syscall.EAGAIN
