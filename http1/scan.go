@@ -1,0 +1,201 @@
+package http1
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// A Field is one field line of a head as offsets in the buffer: the name is buf[Start:NameEnd], the value without the white space
+// around it buf[ValueStart:ValueEnd], and the whole line with its CRLF buf[Start:End].
+type Field struct {
+	Start, NameEnd, ValueStart, ValueEnd, End int32
+	Kind                                      Kind
+}
+
+// Name is the field's name as it was sent.
+func (f *Field) Name(buf []byte) []byte { return buf[f.Start:f.NameEnd] }
+
+// Value is the field's value without the white space around it.
+func (f *Field) Value(buf []byte) []byte { return buf[f.ValueStart:f.ValueEnd] }
+
+// progress is where a head is to be read on when it came in part.
+type progress struct {
+	line  int    // start of the first line that is not read yet
+	size  int    // bytes there were when the last call ran out of them
+	phase uint8  // what that line is
+	seen  uint64 // kinds met, a bit each
+	twice uint64 // kinds met more than once
+}
+
+const (
+	inStart uint8 = iota
+	inFields
+	inDone
+)
+
+// longLine is from where an unfinished line is read again only once its end may have come: else a sender of single bytes
+// would make us read a line of n bytes n times.
+const longLine = 512
+
+// idle reports whether nothing can have changed since the last call ran out of bytes.
+func (p *progress) idle(b []byte) bool {
+	if p.size == 0 || p.size-p.line < longLine || len(b) < p.size {
+		return false
+	}
+	for _, c := range b[p.size:] {
+		if c == '\n' {
+			return false
+		}
+	}
+	return true
+}
+
+// fields reads field lines up to and with the empty line, adding to fs. end is the offset after the empty line, 0 if it has not come.
+func (p *progress) fields(b []byte, fs []Field, max int) (_ []Field, end int, _ fault) {
+	pos := p.line
+	for {
+		name := token(b, pos)
+		if name == len(b) {
+			break
+		}
+		if c := b[name]; c != ':' || name == pos {
+			if name == pos && c == '\r' {
+				if pos+1 == len(b) {
+					break
+				}
+				if b[pos+1] != '\n' {
+					return fs, 0, bareCR
+				}
+				p.line = pos
+				return fs, pos + 2, none
+			}
+			return fs, 0, nameFault(b, pos, name)
+		}
+		value := name + 1
+		for value < len(b) && (b[value] == ' ' || b[value] == '\t') {
+			value++
+		}
+		i := text(b, value)
+		if i+1 >= len(b) {
+			if i < len(b) && b[i] != '\r' {
+				return fs, 0, faultOf(b[i])
+			}
+			break
+		}
+		if b[i] != '\r' || b[i+1] != '\n' {
+			return fs, 0, faultOf(b[i])
+		}
+		if len(fs) >= max {
+			return fs, 0, tooManyFields
+		}
+		last := i
+		for last > value && (b[last-1] == ' ' || b[last-1] == '\t') {
+			last--
+		}
+		k := kindOf(b[pos:name])
+		p.twice |= p.seen & k.bit()
+		p.seen |= k.bit()
+		fs = append(fs, Field{int32(pos), int32(name), int32(value), int32(last), int32(i + 2), k})
+		pos = i + 2
+	}
+	p.line = pos
+	return fs, 0, none
+}
+
+// nameFault names what is wrong with the line at pos, whose byte at i is neither of a name nor the colon after one.
+func nameFault(b []byte, pos, i int) fault {
+	switch c := b[i]; {
+	case c == ' ' || c == '\t':
+		if i == pos {
+			return obsFold
+		}
+		return spaceBeforeColon
+	case c == '\r' && i > pos && (i+1 == len(b) || b[i+1] == '\n'), c == ':':
+		return badName
+	case c < ' ' || c == 0x7f:
+		return faultOf(c)
+	}
+	return badName
+}
+
+const (
+	ones  = 0x0101010101010101
+	highs = 0x80 * ones
+	lows  = 0x7f * ones
+)
+
+// token is the offset of the first byte from i on that no token holds, len(b) if there is none. Eight bytes at a time it knows
+// letters and '-' only, which most names are made of; a table knows the others.
+func token(b []byte, i int) int {
+	for {
+		for i+8 <= len(b) {
+			x := binary.LittleEndian.Uint64(b[i:])
+			l := (x | lower) & lows
+			letter := (l + (0x80-'a')*ones) &^ (l + (0x7f-'z')*ones)
+			dash := ^((x&lows ^ '-'*ones) + lows)
+			if bad := ^(letter | dash) | x; bad&highs != 0 {
+				i += bits.TrailingZeros64(bad&highs) >> 3
+				break
+			}
+			i += 8
+		}
+		for {
+			if i >= len(b) || b[i] == ':' || !isToken[b[i]] {
+				return i
+			}
+			i++
+			if i+8 <= len(b) {
+				break
+			}
+		}
+	}
+}
+
+// text is the offset of the first control byte other than HTAB from i on, len(b) if there is none.
+func text(b []byte, i int) int {
+	for {
+		for i+8 <= len(b) {
+			x := binary.LittleEndian.Uint64(b[i:])
+			del := x ^ 0x7f*ones
+			// A borrow spoils only bytes above the first that is found.
+			if bad := ((x - 0x20*ones) &^ x) | ((del - ones) &^ del); bad&highs != 0 {
+				i += bits.TrailingZeros64(bad&highs) >> 3
+				break
+			}
+			i += 8
+		}
+		for i < len(b) && (b[i] >= ' ' && b[i] != 0x7f) {
+			i++
+		}
+		if i >= len(b) || b[i] != '\t' {
+			return i
+		}
+		i++
+	}
+}
+
+var isToken = func() (t [256]bool) {
+	for c := '0'; c <= '9'; c++ {
+		t[c] = true
+	}
+	for c := 'a'; c <= 'z'; c++ {
+		t[c], t[c-'a'+'A'] = true, true
+	}
+	for _, c := range "!#$%&'*+-.^_`|~" {
+		t[c] = true
+	}
+	return t
+}()
+
+// equalFold reports whether b is s, which is in lower case and of letters, digits and '-', in any case.
+func equalFold(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i, c := range b {
+		if c != s[i] && (c|0x20 != s[i] || c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return true
+}
