@@ -1,0 +1,226 @@
+package strategy
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"lb/upstream"
+)
+
+// Times are in ns. The figures come from simulations of many load balancers' algorithms on the same arrivals.
+const (
+	slowMemory  = 5e9  // by time: slow is what the last 5 s say
+	slowSamples = 128  // and by answers, at high rates
+	slowPrior   = 8    // samples as fast as the fleet, which stand for a new or idle backend
+	fleetMemory = 20e9 // of the fleet's mean
+	fleetEnough = 20   // samples of the fleet before slow is believed
+	failMemory  = 5e9
+	failSamples = 32
+	gapSamples  = 1000
+	backoffMin  = 50e6
+	backoffMax  = 2e9
+	joined      = 64 // good answers after which a backend has joined
+)
+
+// estimate is what ewma knows of one backend. What Pick reads is atomic, and changes with every lease; the sums
+// behind it are under a lock that is only tried, since a sample that is dropped while another loop adds one is no loss.
+type estimate struct {
+	slow   float // geometric mean of latency / place in line, over the fleet's
+	excess float // error rate above the fleet's and what chance explains
+
+	last     atomic.Int64 // when something came back, or when the backend went from idle to busy
+	lastSent atomic.Int64
+	newest   atomic.Int64 // start of the newest request that was answered
+	backoff  atomic.Int64 // for how long after lastSent silence counts
+	good     atomic.Int64 // answers since it joined: may have so many in flight and one more
+
+	build uint64 // last build of the strategy that it was in; guarded by the pool's lock
+
+	mu   sync.Mutex
+	w, x float64 // weight and weighted sum of log(latency / place in line)
+	at   int64   // when they were last faded
+	fw   float64 // weight of all outcomes
+	fx   float64 // of the failures among them
+	fat  int64
+	_    [64]byte
+}
+
+// fleet is the mean of the pool, and what its backends have in common.
+type fleet struct {
+	next   atomic.Int64 // when estimates are refreshed
+	gap    float        // mean time between answers of a busy average backend, 0 unknown
+	mean   float        // of log(latency / place in line)
+	known  atomic.Bool  // mean has fleetEnough samples
+	fail   float        // error rate
+	builds uint64       // of the strategy; guarded by the pool's lock
+
+	mu   sync.Mutex
+	w, x float64
+	at   int64
+	fw   float64
+	fx   float64
+	gw   float64
+}
+
+func newEstimate() *estimate {
+	e := new(estimate)
+	e.slow.set(1)
+	e.good.Store(joined)
+	return e
+}
+
+func newFleet() *fleet { return new(fleet) }
+
+// join makes the backend start with one request in flight.
+func (e *estimate) join() { e.good.Store(0) }
+
+func (e *estimate) cost(now, active int64, gap, inv float64) float64 {
+	slow := e.slow.get()
+	n := float64(1 + active)
+	if active > 0 && gap > 0 {
+		n += e.age(now, slow*gap)
+	}
+	return slow*n*inv + excessCost*e.excess.get()
+}
+
+// age is how many requests more than it has the backend seems to have, because it is silent for longer than the usual
+// gap between its answers; or fewer, when it has just answered. After a while with nothing sent it is forgotten, so that
+// a silent backend is tried again now and then.
+func (e *estimate) age(now int64, gap float64) float64 {
+	sent := e.lastSent.Load()
+	if sent <= e.newest.Load() || now-sent >= e.backoff.Load() {
+		return 0
+	}
+	return min(ageCap, max(-.5, float64(now-e.last.Load())/gap-1))
+}
+
+func (e *estimate) sent(now, ahead int64, gap float64) {
+	if ahead == 0 {
+		e.last.Store(now)
+	}
+	e.lastSent.Store(now)
+	b := max(backoffMin, int64(20*gap), 2*e.backoff.Load())
+	e.backoff.Store(min(backoffMax, b))
+}
+
+// progress notes that the backend lives.
+func (e *estimate) progress(now, start int64) {
+	e.last.Store(now)
+	e.backoff.Store(0)
+	for {
+		n := e.newest.Load()
+		if n >= start || e.newest.CompareAndSwap(n, start) {
+			return
+		}
+	}
+}
+
+// answered books a good answer.
+func (e *estimate) answered(l *upstream.Lease, o upstream.Outcome, f *fleet) {
+	start := l.Start()
+	first := start + o.Latency
+	gap := float64(first - max(start, e.last.Load()))
+	e.progress(o.Now, start)
+	if g := e.good.Load(); g < joined {
+		e.good.Store(g + 1)
+	}
+	e.outcome(o.Now, 0, f)
+	if l.Parked() {
+		return // it says nothing about the speed
+	}
+	x := math.Log(float64(o.Latency) / float64(l.Ahead()+1))
+	f.answered(o.Now, x, max(0, gap)/e.slow.get())
+	if !e.mu.TryLock() {
+		return
+	}
+	k := min(fade(float64(o.Now-e.at), slowMemory), (slowSamples-1)/max(e.w, 1))
+	e.at = o.Now
+	e.w, e.x = e.w*k+1, e.x*k+x
+	e.setSlow(e.w, f)
+	e.mu.Unlock()
+}
+
+// failed books a failure. It gives no sample of latency: to fail fast is not to be fast.
+func (e *estimate) failed(now int64, f *fleet) {
+	e.progress(now, e.lastSent.Load())
+	e.outcome(now, 1, f)
+}
+
+// outcome counts an answer, bad being 1 for a failure. While all is well it touches nothing but two sums.
+func (e *estimate) outcome(now int64, bad float64, f *fleet) {
+	f.outcome(bad)
+	if !e.mu.TryLock() {
+		return
+	}
+	k := min(fade(float64(now-e.fat), failMemory), (failSamples-1)/max(e.fw, 1))
+	e.fat = now
+	e.fw, e.fx = e.fw*k+1, e.fx*k+bad
+	if e.fx > 0 {
+		e.setExcess(e.fw, e.fx, f)
+	}
+	e.mu.Unlock()
+}
+
+// refresh lets what is known fade on a backend that got no answer for a while.
+func (e *estimate) refresh(now int64, f *fleet) {
+	if !e.mu.TryLock() {
+		return
+	}
+	e.setSlow(e.w*fade(float64(now-e.at), slowMemory), f)
+	if e.fx > 0 {
+		k := fade(float64(now-e.fat), failMemory)
+		e.setExcess(e.fw*k, e.fx*k, f)
+	}
+	e.mu.Unlock()
+}
+
+// setSlow publishes slow for samples that now weigh w. The caller holds e.mu.
+func (e *estimate) setSlow(w float64, f *fleet) {
+	if e.w == 0 || !f.known.Load() {
+		e.slow.set(1)
+		return
+	}
+	e.slow.set(math.Exp((e.x/e.w - f.mean.get()) * w / (w + slowPrior)))
+}
+
+// setExcess publishes what is above the fleet's error rate and two standard errors of it. When all fail alike, nobody
+// is avoided. The caller holds e.mu.
+func (e *estimate) setExcess(w, x float64, f *fleet) {
+	p := f.fail.get()
+	y := x/(w+1) - p - 2*math.Sqrt(p*(1-p)/(w+1))
+	if y < 1e-3 {
+		y = 0
+	}
+	e.excess.set(y)
+}
+
+// answered books an answer of any backend: x as in estimate, gap in units of an average backend.
+func (f *fleet) answered(now int64, x, gap float64) {
+	if !f.mu.TryLock() {
+		return
+	}
+	k := fade(float64(now-f.at), fleetMemory)
+	f.at = now
+	f.w, f.x = f.w*k+1, f.x*k+x
+	f.mean.set(f.x / f.w)
+	f.gw = min(f.gw+1, gapSamples)
+	g := f.gap.get()
+	f.gap.set(g + (gap-g)/f.gw)
+	if f.w >= fleetEnough != f.known.Load() {
+		f.known.Store(f.w >= fleetEnough)
+	}
+	f.mu.Unlock()
+}
+
+// outcome forgets by a thousandth for each answer.
+func (f *fleet) outcome(bad float64) {
+	if !f.mu.TryLock() {
+		return
+	}
+	f.fw, f.fx = f.fw*.999+1, f.fx*.999+bad
+	if f.fx > 1e-9 {
+		f.fail.set(f.fx / f.fw)
+	}
+	f.mu.Unlock()
+}

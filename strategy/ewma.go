@@ -1,0 +1,132 @@
+package strategy
+
+import (
+	"math"
+	"sync/atomic"
+
+	"lb/upstream"
+)
+
+// ewma sends a request where it will be answered soonest, judged by how long answers took. The cost of a backend, in
+// units of one answer of an average backend, is
+//
+//	slow × (1 + in flight + age) / weight + 100 × excess
+//
+// with slow (how slow it is against the fleet), excess (how much more it fails than the fleet) and age (how much
+// longer than usual it has been silent) from estimate. Latency alone would send everybody to whoever was last seen
+// fast, until it is not; so it is multiplied by the queue there, and divided by the queue that an answer had to wait
+// in.
+//
+// Differences within noise do not decide: see margin. Upgrades go where the tunnels are fewest.
+type ewma struct {
+	scan
+	est   []*estimate // by Backend.Index
+	fleet *fleet
+}
+
+const (
+	excessCost = 100
+	ageCap     = 50
+
+	// margin is what a candidate must be better by. The estimate of slow has a standard error of about 10 % (128
+	// samples whose logarithms have a deviation of 1); without a margin an idle pool of equal backends would send
+	// everything to the one with the luckiest past.
+	margin = .9
+
+	tick = 100e6 // ns between refreshes of estimates that got no answers
+)
+
+func newEWMA(ready []*upstream.Backend, seed uint64) *ewma {
+	e := &ewma{scan: newScan(ready, seed)}
+	e.fleet = ready[0].Pool().Recall("ewma", func() any { return newFleet() }).(*fleet)
+	e.fleet.builds++
+	for _, b := range ready {
+		est := b.Recall("ewma", func() any { return newEstimate() }).(*estimate)
+		if e.fleet.builds > 1 && est.build != e.fleet.builds-1 {
+			est.join() // it was not in the set before
+		}
+		est.build = e.fleet.builds
+		e.est = append(e.est, est)
+	}
+	return e
+}
+
+func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
+	if s.Tunnel {
+		return e.fewestTunnels(s)
+	}
+	if next := e.fleet.next.Load(); s.Now >= next && e.fleet.next.CompareAndSwap(next, s.Now+tick) {
+		for _, est := range e.est {
+			est.refresh(s.Now, e.fleet)
+		}
+	}
+	b, load := e.least(s, true)
+	if b == nil { // all that are left are joining
+		b, load = e.least(s, false)
+	}
+	s.Saw(load)
+	return b
+}
+
+// least scans for the least cost, with or without the limit of backends that join.
+func (e *ewma) least(s *upstream.Selection, ramp bool) (*upstream.Backend, upstream.Load) {
+	at, stride := e.start(s.Loop)
+	n := len(e.ready)
+	fresh := s.Tried() == 0
+	gap := e.fleet.gap.get()
+	var best *upstream.Backend
+	var load upstream.Load
+	least := math.MaxFloat64
+	for range n {
+		i := at
+		if at += stride; at >= n {
+			at -= n
+		}
+		b := e.ready[i]
+		if !fresh && s.Has(b.Live) {
+			continue
+		}
+		est := e.est[i]
+		w := b.Load()
+		a := w.Active()
+		if ramp && a > est.good.Load() {
+			continue
+		}
+		if c := est.cost(s.Now, a, gap, e.inv[i]); c < least*margin {
+			best, load, least = b, w, c
+		}
+	}
+	return best, load
+}
+
+// Sent implements upstream.Observer.
+func (e *ewma) Sent(b *upstream.Backend, l *upstream.Lease) {
+	e.est[b.Index()].sent(l.Start(), l.Ahead(), e.fleet.gap.get())
+}
+
+// Done implements upstream.Observer.
+func (e *ewma) Done(b *upstream.Backend, l *upstream.Lease, o upstream.Outcome) {
+	est := e.est[b.Index()]
+	switch {
+	case o.Fault.Blames():
+		est.failed(o.Now, e.fleet)
+	case o.Fault == upstream.FaultNone && o.Latency > 0:
+		est.answered(l, o, e.fleet)
+	}
+}
+
+// float is a float64 that is read and written at once by several loops.
+type float struct{ bits atomic.Uint64 }
+
+func (f *float) get() float64  { return math.Float64frombits(f.bits.Load()) }
+func (f *float) set(x float64) { f.bits.Store(math.Float64bits(x)) }
+
+// fade is exp(-dt/tau). Answers follow each other much faster than estimates forget, and there the first terms of the
+// series do (error below 2e-7).
+func fade(dt, tau float64) float64 {
+	x := max(0, dt) / tau
+	if x < .01 {
+		return 1 - x + x*x/2
+	}
+	return math.Exp(-x)
+}

@@ -1,0 +1,112 @@
+package strategy
+
+import (
+	"math"
+
+	"lb/upstream"
+)
+
+// leastConn sends a request where (in flight + 1) / weight is least. It looks at all backends: at the sizes of a pool
+// that costs tens of ns and beats two random choices by far. Parked requests and tunnels do not count; a new tunnel
+// goes where the tunnels are fewest.
+//
+// When the whole pool is idle, backends take turns by weight, where the formula would send everything to the heaviest:
+// then nobody is slowed by another's request, and caches stay warm everywhere.
+type leastConn struct {
+	scan
+	even bool // all weights are the same
+}
+
+// scan goes over the ready backends from a place that rotates.
+type scan struct {
+	ready   []*upstream.Backend
+	inv     []float64 // 1/weight
+	turns   []int32   // where to start: by weight
+	strides []int32   // how to go on
+	dice    dice
+}
+
+func newScan(ready []*upstream.Backend, seed uint64) scan {
+	return scan{ready, inverse(ready), schedule(ready), strides(len(ready)), diceOf(ready, seed)}
+}
+
+// start is the first place to look at and the distance to the next.
+func (c *scan) start(loop int) (at, stride int) {
+	k := c.dice[loop].next()
+	n := uint64(len(c.turns))
+	if len(c.strides) == 1 {
+		return int(c.turns[k%n]), 1
+	}
+	return int(c.turns[k%n]), int(c.strides[k/n%uint64(len(c.strides))])
+}
+
+func newLeastConn(ready []*upstream.Backend, seed uint64) *leastConn {
+	l := &leastConn{scan: newScan(ready, seed), even: true}
+	for _, b := range ready {
+		l.even = l.even && b.Weight == ready[0].Weight
+	}
+	return l
+}
+
+func (l *leastConn) Pick(s *upstream.Selection) *upstream.Backend {
+	if s.Tunnel {
+		return l.fewestTunnels(s)
+	}
+	at, stride := l.start(s.Loop)
+	n := len(l.ready)
+	fresh := s.Tried() == 0
+	var best, first *upstream.Backend
+	var load, idle upstream.Load // of best, of first
+	busy := int64(0)
+	least := math.MaxFloat64
+	for range n {
+		b := l.ready[at]
+		if fresh || !s.Has(b.Live) {
+			w := b.Load()
+			a := w.Active()
+			if a == 0 && l.even {
+				s.Saw(w)
+				return b
+			}
+			if first == nil {
+				first, idle = b, w
+			}
+			busy += a
+			if c := float64(a+1) * l.inv[at]; c < least {
+				best, load, least = b, w, c
+			}
+		}
+		if at += stride; at >= n {
+			at -= n
+		}
+	}
+	if busy == 0 {
+		best, load = first, idle
+	}
+	s.Saw(load)
+	return best
+}
+
+// fewestTunnels chooses for an upgrade: the tunnels count, and the requests in flight, among which are the upgrades
+// under way. Between equals, the rotation decides.
+func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
+	at, stride := c.start(s.Loop)
+	n := len(c.ready)
+	var best *upstream.Backend
+	var load upstream.Load
+	least := math.MaxFloat64
+	for range n {
+		b := c.ready[at]
+		if !s.Has(b.Live) {
+			w := b.Load()
+			if x := float64(w.Tunnels()+w.Active()+1) * c.inv[at]; x < least {
+				best, load, least = b, w, x
+			}
+		}
+		if at += stride; at >= n {
+			at -= n
+		}
+	}
+	s.Saw(load)
+	return best
+}

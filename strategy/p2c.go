@@ -1,0 +1,43 @@
+package strategy
+
+import "lb/upstream"
+
+// p2c draws two backends by weight and takes the one with fewer in flight for its weight ("The power of two choices in
+// randomized load balancing", Mitzenmacher 2001). It needs no look at the others, which pays in pools of many hundreds;
+// below that least_conn is better.
+type p2c struct {
+	draw
+	inv []float64
+}
+
+func newP2C(ready []*upstream.Backend, seed uint64) *p2c {
+	return &p2c{newDraw(ready, seed), inverse(ready)}
+}
+
+func (p *p2c) Pick(s *upstream.Selection) *upstream.Backend {
+	a := p.one(s)
+	if a == nil {
+		return nil
+	}
+	b := p.one(s)
+	for range 4 { // two of the same would be one choice
+		if b != a {
+			break
+		}
+		b = p.one(s)
+	}
+	la, lb := a.Load(), b.Load()
+	if p.cost(b, lb, s.Tunnel) < p.cost(a, la, s.Tunnel) {
+		a, la = b, lb
+	}
+	s.Saw(la)
+	return a
+}
+
+func (p *p2c) cost(b *upstream.Backend, l upstream.Load, tunnel bool) float64 {
+	n := l.Active() + 1
+	if tunnel {
+		n += l.Tunnels()
+	}
+	return float64(n) * p.inv[b.Index()]
+}

@@ -1,0 +1,35 @@
+package strategy
+
+import (
+	"sync/atomic"
+
+	"lb/upstream"
+)
+
+// roundRobin gives each backend its turns in order. All loops share one cursor, which outlives snapshots and reloads,
+// so the shares are exact over any whole cycle, whatever comes on which connection.
+type roundRobin struct {
+	ready  []*upstream.Backend
+	turns  []int32
+	cursor *atomic.Uint64
+}
+
+func buildRoundRobin(ready []*upstream.Backend) upstream.Strategy {
+	cursor := ready[0].Pool().Recall("round_robin", func() any { return new(atomic.Uint64) }).(*atomic.Uint64)
+	return &roundRobin{ready, schedule(ready), cursor}
+}
+
+func (r *roundRobin) Pick(s *upstream.Selection) *upstream.Backend {
+	n := uint64(len(r.turns))
+	if s.Tried() == 0 {
+		return r.ready[r.turns[(r.cursor.Add(1)-1)%n]]
+	}
+	// Who comes after one that failed, in the order of turns. The cursor stays: a retry takes nobody's turn.
+	at := r.cursor.Load()
+	for d := range n {
+		if b := r.ready[r.turns[(at+d)%n]]; !s.Has(b.Live) {
+			return b
+		}
+	}
+	return nil
+}

@@ -1,0 +1,50 @@
+// Package strategy is the ways to choose a backend, a file each. They see ready backends only, read the counts that
+// upstream keeps, and need no lock: several loops pick from one strategy at once.
+//
+// Weights work in all of them. A backend of weight 3 gets three times the requests of one of weight 1 where a strategy
+// goes by share (round_robin, random, hash), and may have three times as many in flight where it goes by load.
+package strategy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"lb/upstream"
+)
+
+// Names are the strategies that New knows.
+func Names() []string {
+	return []string{"round_robin", "least_conn", "ewma", "p2c", "random", "hash"}
+}
+
+// Default is the strategy of a pool that names none.
+func Default() string { return "least_conn" }
+
+// Options are for tests and simulations; the zero value is right otherwise.
+type Options struct {
+	Seed uint64 // of random choices; they are the same for the same seed and loop
+}
+
+// New returns what makes a strategy of that name, or an error that lists the names. A pool needs a Build of its own.
+func New(name string, opt ...Options) (upstream.Build, error) {
+	var o Options
+	if len(opt) > 0 {
+		o = opt[0]
+	}
+	switch name {
+	case "round_robin":
+		return buildRoundRobin, nil
+	case "least_conn":
+		return func(r []*upstream.Backend) upstream.Strategy { return newLeastConn(r, o.Seed) }, nil
+	case "ewma":
+		return func(r []*upstream.Backend) upstream.Strategy { return newEWMA(r, o.Seed) }, nil
+	case "p2c":
+		return func(r []*upstream.Backend) upstream.Strategy { return newP2C(r, o.Seed) }, nil
+	case "random":
+		return func(r []*upstream.Backend) upstream.Strategy { return newRandom(r, o.Seed) }, nil
+	case "hash":
+		return func(r []*upstream.Backend) upstream.Strategy { return newHash(r, o.Seed) }, nil
+	}
+	return nil, fmt.Errorf("unknown strategy %q, want one of %s", name, strings.Join(slices.Sorted(slices.Values(Names())), ", "))
+}
