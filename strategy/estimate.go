@@ -96,15 +96,15 @@ func (e *estimate) age(now int64, gap float64) float64 {
 }
 
 func (e *estimate) sent(now, ahead int64, gap float64) {
-	if ahead == 0 {
-		e.last.Store(now)
+	if ahead == 0 || e.lastSent.Load() <= e.newest.Load() {
+		e.last.Store(now) // nothing was due until now
 	}
 	e.lastSent.Store(now)
 	b := max(backoffMin, int64(20*gap), 2*e.backoff.Load())
 	e.backoff.Store(min(backoffMax, b))
 }
 
-// progress notes that the backend lives.
+// progress notes that the backend lives: something sent at start came back.
 func (e *estimate) progress(now, start int64) {
 	e.last.Store(now)
 	e.backoff.Store(0)
@@ -117,49 +117,59 @@ func (e *estimate) progress(now, start int64) {
 }
 
 // answered books a good answer.
-func (e *estimate) answered(l *upstream.Lease, o upstream.Outcome, f *fleet) {
+func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) {
 	start := l.Start()
 	first := start + o.Latency
-	gap := float64(first - max(start, e.last.Load()))
+	gap := float64(max(0, first-max(start, e.last.Load()))) / e.slow.get()
 	e.progress(o.Now, start)
 	if g := e.good.Load(); g < joined {
 		e.good.Store(g + 1)
 	}
-	e.outcome(o.Now, 0, f)
-	if l.Parked() {
-		return // it says nothing about the speed
-	}
 	x := math.Log(float64(o.Latency) / float64(l.Ahead()+1))
-	f.answered(o.Now, x, max(0, gap)/e.slow.get())
-	if !e.mu.TryLock() {
-		return
+	speed := !l.Parked() // a long poll says nothing about it
+
+	if f.mu.TryLock() {
+		f.outcome(0)
+		if speed {
+			f.sample(o.Now, x, gap)
+		}
+		f.mu.Unlock()
 	}
-	k := min(fade(float64(o.Now-e.at), slowMemory), (slowSamples-1)/max(e.w, 1))
-	e.at = o.Now
-	e.w, e.x = e.w*k+1, e.x*k+x
-	e.setSlow(e.w, f)
-	e.mu.Unlock()
+	if e.mu.TryLock() {
+		e.outcome(o.Now, 0, f)
+		if speed {
+			k := min(fade(float64(o.Now-e.at), slowMemory), (slowSamples-1)/max(e.w, 1))
+			e.at = o.Now
+			e.w, e.x = e.w*k+1, e.x*k+x
+			e.setSlow(e.w, f)
+		}
+		e.mu.Unlock()
+	}
 }
 
 // failed books a failure. It gives no sample of latency: to fail fast is not to be fast.
-func (e *estimate) failed(now int64, f *fleet) {
-	e.progress(now, e.lastSent.Load())
-	e.outcome(now, 1, f)
+func (e *estimate) failed(l upstream.Lease, o upstream.Outcome, f *fleet) {
+	if o.Fault != upstream.FaultTimeout { // then nothing came back: the silence goes on
+		e.progress(o.Now, l.Start())
+	}
+	if f.mu.TryLock() {
+		f.outcome(1)
+		f.mu.Unlock()
+	}
+	if e.mu.TryLock() {
+		e.outcome(o.Now, 1, f)
+		e.mu.Unlock()
+	}
 }
 
-// outcome counts an answer, bad being 1 for a failure. While all is well it touches nothing but two sums.
+// outcome counts an answer, bad being 1 for a failure. The caller holds e.mu.
 func (e *estimate) outcome(now int64, bad float64, f *fleet) {
-	f.outcome(bad)
-	if !e.mu.TryLock() {
-		return
-	}
 	k := min(fade(float64(now-e.fat), failMemory), (failSamples-1)/max(e.fw, 1))
 	e.fat = now
 	e.fw, e.fx = e.fw*k+1, e.fx*k+bad
 	if e.fx > 0 {
 		e.setExcess(e.fw, e.fx, f)
 	}
-	e.mu.Unlock()
 }
 
 // refresh lets what is known fade on a backend that got no answer for a while.
@@ -192,14 +202,13 @@ func (e *estimate) setExcess(w, x float64, f *fleet) {
 	if y < 1e-3 {
 		y = 0
 	}
-	e.excess.set(y)
+	if y != e.excess.get() {
+		e.excess.set(y)
+	}
 }
 
-// answered books an answer of any backend: x as in estimate, gap in units of an average backend.
-func (f *fleet) answered(now int64, x, gap float64) {
-	if !f.mu.TryLock() {
-		return
-	}
+// sample books an answer of any backend: x as in estimate, gap in units of an average backend. The caller holds f.mu.
+func (f *fleet) sample(now int64, x, gap float64) {
 	k := fade(float64(now-f.at), fleetMemory)
 	f.at = now
 	f.w, f.x = f.w*k+1, f.x*k+x
@@ -207,20 +216,15 @@ func (f *fleet) answered(now int64, x, gap float64) {
 	f.gw = min(f.gw+1, gapSamples)
 	g := f.gap.get()
 	f.gap.set(g + (gap-g)/f.gw)
-	if f.w >= fleetEnough != f.known.Load() {
-		f.known.Store(f.w >= fleetEnough)
+	if enough := f.w >= fleetEnough; enough != f.known.Load() {
+		f.known.Store(enough)
 	}
-	f.mu.Unlock()
 }
 
-// outcome forgets by a thousandth for each answer.
+// outcome forgets by a thousandth for each answer. The caller holds f.mu.
 func (f *fleet) outcome(bad float64) {
-	if !f.mu.TryLock() {
-		return
-	}
 	f.fw, f.fx = f.fw*.999+1, f.fx*.999+bad
-	if f.fx > 1e-9 {
-		f.fail.set(f.fx / f.fw)
+	if p := f.fx / f.fw; p > 1e-9 {
+		f.fail.set(p)
 	}
-	f.mu.Unlock()
 }

@@ -100,16 +100,16 @@ func (e *ewma) least(s *upstream.Selection, ramp bool) (*upstream.Backend, upstr
 }
 
 // Sent implements upstream.Observer.
-func (e *ewma) Sent(b *upstream.Backend, l *upstream.Lease) {
+func (e *ewma) Sent(b *upstream.Backend, l upstream.Lease) {
 	e.est[b.Index()].sent(l.Start(), l.Ahead(), e.fleet.gap.get())
 }
 
 // Done implements upstream.Observer.
-func (e *ewma) Done(b *upstream.Backend, l *upstream.Lease, o upstream.Outcome) {
+func (e *ewma) Done(b *upstream.Backend, l upstream.Lease, o upstream.Outcome) {
 	est := e.est[b.Index()]
 	switch {
 	case o.Fault.Blames():
-		est.failed(o.Now, e.fleet)
+		est.failed(l, o, e.fleet)
 	case o.Fault == upstream.FaultNone && o.Latency > 0:
 		est.answered(l, o, e.fleet)
 	}

@@ -24,10 +24,15 @@ func (r *roundRobin) Pick(s *upstream.Selection) *upstream.Backend {
 	if s.Tried() == 0 {
 		return r.ready[r.turns[(r.cursor.Add(1)-1)%n]]
 	}
-	// Who comes after one that failed, in the order of turns. The cursor stays: a retry takes nobody's turn.
-	at := r.cursor.Load()
-	for d := range n {
-		if b := r.ready[r.turns[(at+d)%n]]; !s.Has(b.Live) {
+	// A retry takes a turn of its own. If it went to whoever is next without that, the neighbour of a backend that
+	// fails would serve two shares.
+	for range n {
+		if b := r.ready[r.turns[(r.cursor.Add(1)-1)%n]]; !s.Has(b.Live) {
+			return b
+		}
+	}
+	for _, b := range r.ready { // other loops took the turns in between
+		if !s.Has(b.Live) {
 			return b
 		}
 	}

@@ -183,7 +183,7 @@ func (l *Lease) Done(o Outcome) {
 	// The strategy hears of it before the count falls: another loop that sees the backend idle also sees what was
 	// learned.
 	if l.obs != nil {
-		l.obs.Done(l.b, l, o)
+		l.obs.Done(l.b, *l, o)
 	}
 	l.unit = 0
 	l.b.drop(unit)

@@ -25,8 +25,8 @@ type Build func(ready []*Backend) Strategy
 // Observer is a Strategy that wants to know what became of its choices. Acquire and Done tell it, on the loop's
 // goroutine, under the same rules as Pick.
 type Observer interface {
-	Sent(b *Backend, l *Lease)
-	Done(b *Backend, l *Lease, o Outcome)
+	Sent(b *Backend, l Lease)
+	Done(b *Backend, l Lease, o Outcome)
 }
 
 // Pool is a set of interchangeable backends under a name.
@@ -198,7 +198,7 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 		s.leases++
 		l := Lease{b: b, obs: n.obs, start: s.Now, loop: int32(s.Loop), ahead: int32(load.Active() - 1), unit: one}
 		if n.obs != nil {
-			n.obs.Sent(b, &l)
+			n.obs.Sent(b, l)
 		}
 		return l, true
 	}

@@ -1,0 +1,96 @@
+package strategy_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"lb/strategy"
+	"lb/upstream"
+)
+
+// pool makes a pool of backends with the given weights, named b0, b1 and so on.
+func pool(tb testing.TB, name string, loops int, weights ...int) *upstream.Pool {
+	tb.Helper()
+	build, err := strategy.New(name, strategy.Options{Seed: 1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return upstream.NewPool("app", loops, specs(weights...), nil, build)
+}
+
+func specs(weights ...int) []upstream.Spec {
+	var s []upstream.Spec
+	for i, w := range weights {
+		ap := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80)
+		s = append(s, upstream.Spec{Name: fmt.Sprintf("b%d", i), Addr: upstream.Addr{AddrPort: ap}, Weight: w})
+	}
+	return s
+}
+
+func ones(n int) []int {
+	w := make([]int, n)
+	for i := range w {
+		w[i] = 1
+	}
+	return w
+}
+
+// BenchmarkPick is the choice alone among 8 backends, all of them busy, so that a scan goes to its end.
+func BenchmarkPick(b *testing.B) {
+	for _, name := range strategy.Names() {
+		b.Run(name, func(b *testing.B) {
+			build, err := strategy.New(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var pick upstream.Strategy
+			p := upstream.NewPool("app", 1, specs(ones(8)...), nil, func(r []*upstream.Backend) upstream.Strategy {
+				pick = build(r)
+				return pick
+			})
+			s := new(upstream.Selection)
+			for i := range int64(16) {
+				s.Reset(i*1e6, 0)
+				if _, err := p.Acquire(s); err != nil {
+					b.Fatal(err)
+				}
+			}
+			now := int64(16e6)
+			b.ReportAllocs()
+			for b.Loop() {
+				now += 1000
+				s.Reset(now, 0)
+				s.Key, s.HasKey = uint64(now), true
+				pick.Pick(s)
+			}
+		})
+	}
+}
+
+// BenchmarkAcquireDone is what a request costs in this package and upstream: choice, count, statistics, and what the
+// strategy learns, with 16 requests in flight on 8 backends.
+func BenchmarkAcquireDone(b *testing.B) {
+	for _, name := range strategy.Names() {
+		b.Run(name, func(b *testing.B) {
+			p := pool(b, name, 1, ones(8)...)
+			var leases [16]upstream.Lease
+			s := new(upstream.Selection)
+			for i := range leases {
+				s.Reset(int64(i), 0)
+				leases[i], _ = p.Acquire(s)
+			}
+			now, i := int64(1e9), 0
+			b.ReportAllocs()
+			for b.Loop() {
+				now += 10_000
+				l := &leases[i&15]
+				l.Done(upstream.Outcome{Now: now, Latency: 160_000, Status: 200})
+				s.Reset(now, 0)
+				s.Key, s.HasKey = uint64(now), true
+				*l, _ = p.Acquire(s)
+				i++
+			}
+		})
+	}
+}
