@@ -54,14 +54,12 @@ func (w *wheel) arm(t *Timer, when int64) {
 		w.stop(t)
 	}
 	t.when = when
-	w.insert(t)
+	w.insert(t, w.tick+1)
 }
 
-func (w *wheel) insert(t *Timer) {
-	at := (t.when + tick - 1) / tick // rounded up: never early
-	if at <= w.tick {
-		at = w.tick + 1
-	}
+// insert puts t where it fires at the tick of its time, or at the earliest tick if that is later.
+func (w *wheel) insert(t *Timer, earliest int64) {
+	at := max((t.when-1)/tick+1, earliest) // rounded up: never early
 	d := at - w.tick
 	if d >= farthest {
 		d = farthest - 1
@@ -136,25 +134,19 @@ func (w *wheel) cascade(level int) {
 	t := h.next
 	h.next, h.prev = h, h
 	w.used[level] &^= 1 << i
-	w.tick-- // so that what is due at this very tick lands in the slot fired next
 	for t != h {
 		next := t.next
 		w.n--
-		w.insert(t)
+		w.insert(t, w.tick) // this tick's slot fires next, so it may still be used
 		t = next
 	}
-	w.tick++
 }
 
 func (w *wheel) fire(i int, now int64) {
 	h := &w.heads[i]
-	for n := 0; h.next != h; n++ {
+	for h.next != h {
 		t := h.next
 		w.stop(t)
-		if t.when > now { // the round's clock may lag behind its own tick
-			w.insert(t)
-			continue
-		}
 		t.target.fire(t, now)
 	}
 }
