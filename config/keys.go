@@ -1,0 +1,220 @@
+package config
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Key is one key that a file may hold. Reading, defaults, the search for unknown keys and docs/config.md all go by
+// Keys, so what is documented is what is read.
+type Key struct {
+	Table   string // "server", "pool.NAME", "pool.NAME.backends" ...
+	Name    string
+	Default string // as one would write it in the file; "" means that the key must be given
+	Doc     string // one sentence or two, Markdown
+
+	kind     kind
+	min, max int64    // of numbers; durations in ns, sizes in bytes
+	words    []string // that may stand in place of the value, or, for a choice, all there is
+}
+
+// Path is the key with its table, such as pool.NAME.retries.
+func (k *Key) Path() string { return k.Table + "." + k.Name }
+
+// Type says for documentation what may be written.
+func (k *Key) Type() string {
+	switch k.kind {
+	case kindChoice:
+		return "one of " + quoteList(k.words, ", ")
+	case kindDuration:
+		if len(k.words) > 0 {
+			return "duration or " + quoteList(k.words, ", ")
+		}
+		return "duration"
+	case kindAddress:
+		if len(k.words) > 0 {
+			return "address or " + quoteList(k.words, ", ")
+		}
+	}
+	return kinds[k.kind].name
+}
+
+// Range says for documentation what the least and the most is; "" where there is none.
+func (k *Key) Range() string {
+	if k.min == 0 && k.max == 0 {
+		return ""
+	}
+	return k.show(k.min) + " to " + k.show(k.max)
+}
+
+// show writes a number as the file would.
+func (k *Key) show(n int64) string {
+	switch k.kind {
+	case kindDuration:
+		return showDuration(time.Duration(n))
+	case kindSize:
+		return showSize(n)
+	}
+	return fmt.Sprint(n)
+}
+
+type kind int
+
+const (
+	kindInt kind = iota
+	kindBool
+	kindSize
+	kindDuration
+	kindChoice
+	kindAddress
+	kindFile
+	kindProxies
+	kindHash
+	kindBackends
+	kindBackend
+	kindName
+	kindHost
+	kindPath
+	kindPool
+)
+
+// kinds gives each kind its name in the documentation and the words of a type mismatch, of which %s is an example.
+var kinds = [...]struct{ name, wants string }{
+	kindInt:      {"whole number", "a whole number such as 2"},
+	kindBool:     {"true or false", "true or false, without quotes"},
+	kindSize:     {"size", `a size such as 16384 or "16KiB"`},
+	kindDuration: {"duration", `a duration such as "5s"`},
+	kindChoice:   {"text", "one of %s"},
+	kindAddress:  {"address", `an address such as ":8080"`},
+	kindFile:     {"path", `the path of a file such as "/run/lb.sock"`},
+	kindProxies:  {"list of addresses", `a list of addresses such as ["10.0.0.0/8"]`},
+	kindHash:     {`"ip", "header:NAME", "cookie:NAME" or "query:NAME"`, `"ip", "header:NAME", "cookie:NAME" or "query:NAME"`},
+	kindBackends: {"list of backends", `a list of backends such as ["127.0.0.1:3000-3003"]`},
+	kindBackend:  {"backend", `a backend such as "127.0.0.1:3000", a port, or a table such as { address = "127.0.0.1:3000" }`},
+	kindName:     {"name", `a name such as "blue-1"`},
+	kindHost:     {"host name", `a host name such as "example.com" or "*.example.com"`},
+	kindPath:     {"path", `a path such as "/api"`},
+	kindPool:     {"name of a pool", `the name of a pool such as "app"`},
+}
+
+const (
+	ms   = int64(time.Millisecond)
+	sec  = int64(time.Second)
+	hour = int64(time.Hour)
+)
+
+// Keys lists every key, in the order of the documentation.
+func Keys() []Key { return keys }
+
+var keys = []Key{
+	{Table: "listen.NAME", Name: "address", kind: kindAddress, Default: `":8080"`,
+		Doc: `Where clients connect. ":8080" is port 8080 on all addresses of the machine, "127.0.0.1:8080" is reachable from this machine only. Port 0 takes any free port.`},
+
+	{Table: "pool.NAME", Name: "backends", kind: kindBackends,
+		Doc: `The instances of your app: "host:port", "host:3000-3003" for a range of ports, "unix:/path" for a unix socket. A port or a range alone is on 127.0.0.1. Or tables, see below.`},
+	{Table: "pool.NAME", Name: "strategy", kind: kindChoice, Default: `"least_conn"`, words: strategies,
+		Doc: `Which backend gets the next request. See "Strategies" below.`},
+	{Table: "pool.NAME", Name: "hash", kind: kindHash, Default: `"ip"`,
+		Doc: `What the strategy "hash" looks at: the client's address, a request header, a cookie, or a parameter of the query. Allowed with that strategy only.`},
+	{Table: "pool.NAME", Name: "connect_timeout", kind: kindDuration, Default: `"auto"`, min: ms, max: 300 * sec, words: []string{"auto"},
+		Doc: `How long a connection to a backend may take. "auto" is 1s to this machine and 3s to another.`},
+	{Table: "pool.NAME", Name: "response_timeout", kind: kindDuration, Default: `"60s"`, min: ms, max: 24 * hour,
+		Doc: `How long a backend may think before its answer begins. The client then gets status 504.`},
+	{Table: "pool.NAME", Name: "read_timeout", kind: kindDuration, Default: `"60s"`, min: ms, max: 24 * hour,
+		Doc: `How long an answer that has begun may pause.`},
+	{Table: "pool.NAME", Name: "tunnel_idle", kind: kindDuration, Default: `"1h"`, min: sec, max: 720 * hour,
+		Doc: `How long a WebSocket may be silent both ways before it is closed.`},
+	{Table: "pool.NAME", Name: "max_idle", kind: kindInt, Default: "128", min: 1, max: 65536,
+		Doc: `How many idle connections are kept open to each backend, for the next requests.`},
+	{Table: "pool.NAME", Name: "idle_timeout", kind: kindDuration, Default: `"4s"`, min: ms, max: hour,
+		Doc: `How long a connection to a backend is kept idle. Stay below the keep-alive timeout of your app: Node.js closes after 5s.`},
+	{Table: "pool.NAME", Name: "reuse", kind: kindBool, Default: "true",
+		Doc: `Whether a connection to a backend serves more than one request. Turn it off only for apps that cannot.`},
+	{Table: "pool.NAME", Name: "retries", kind: kindInt, Default: "2", min: 0, max: 10,
+		Doc: `How many other backends are tried when one fails. Only requests that can safely be sent again are.`},
+	{Table: "pool.NAME", Name: "max_inflight", kind: kindInt, Default: "0", min: 0, max: 1_000_000,
+		Doc: `How many requests each backend of the pool may be working on at once. 0 means no limit.`},
+
+	{Table: "pool.NAME.backends", Name: "address", kind: kindBackend,
+		Doc: `As in the short form above.`},
+	{Table: "pool.NAME.backends", Name: "name", kind: kindName, Default: `""`,
+		Doc: `What metrics and logs call the backend. Without one, its address.`},
+	{Table: "pool.NAME.backends", Name: "weight", kind: kindInt, Default: "1", min: 0, max: 256,
+		Doc: `Its share: 2 gets twice as much as 1, 0 gets nothing new.`},
+	{Table: "pool.NAME.backends", Name: "max_inflight", kind: kindInt, Default: "0", min: 0, max: 1_000_000,
+		Doc: `How many requests it may be working on at once. Without it, the pool's ` + "`max_inflight`" + `.`},
+
+	{Table: "route.NAME", Name: "pool", kind: kindPool,
+		Doc: `The pool that gets the requests of this route.`},
+	{Table: "route.NAME", Name: "host", kind: kindHost, Default: `""`,
+		Doc: `Only requests for this host name. "*.example.com" is every name below example.com. Without it, any host.`},
+	{Table: "route.NAME", Name: "path", kind: kindPath, Default: `"/"`,
+		Doc: `Only requests whose path is this or below: "/api" takes /api and /api/users, not /apiary. "/" takes all.`},
+
+	{Table: "admin", Name: "address", kind: kindAddress, Default: `"127.0.0.1:9901"`, words: []string{"off"},
+		Doc: `Where ` + "`/metrics`" + ` for Prometheus and ` + "`/-/healthy`, `/-/ready`" + ` are served. Keep it away from the internet.`},
+	{Table: "admin", Name: "socket", kind: kindFile, Default: `""`,
+		Doc: `A unix socket for the same. "" means none.`},
+
+	{Table: "access_log", Name: "format", kind: kindChoice, Default: `"json"`, words: []string{"json", "combined", "off"},
+		Doc: `One JSON object a line, the "combined" lines of nginx and Apache, or nothing.`},
+	{Table: "access_log", Name: "path", kind: kindFile, Default: `"-"`,
+		Doc: `The file to append to. "-" is standard output.`},
+
+	{Table: "server", Name: "workers", kind: kindInt, Default: "0", min: 0, max: 1024,
+		Doc: `Event loops. 0 means one for each CPU core.`},
+	{Table: "server", Name: "trusted_proxies", kind: kindProxies, Default: "[]",
+		Doc: `Who may say on behalf of whom a request comes: addresses or networks of proxies before lb, such as an AWS ALB. Only their X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are believed.`},
+	{Table: "server", Name: "grace", kind: kindDuration, Default: `"30s"`, min: ms, max: 24 * hour,
+		Doc: `How long a stopping lb lets requests finish before it cuts them.`},
+	{Table: "server", Name: "header_timeout", kind: kindDuration, Default: `"10s"`, min: ms, max: hour,
+		Doc: `How long a client may take to send the head of a request. Then status 408.`},
+	{Table: "server", Name: "body_timeout", kind: kindDuration, Default: `"30s"`, min: ms, max: hour,
+		Doc: `How long an upload may pause. Then status 408.`},
+	{Table: "server", Name: "idle_timeout", kind: kindDuration, Default: `"75s"`, min: ms, max: 24 * hour,
+		Doc: `How long a client's connection is kept open between requests. Behind an AWS ALB, stay above its 60s.`},
+	{Table: "server", Name: "write_timeout", kind: kindDuration, Default: `"30s"`, min: ms, max: hour,
+		Doc: `How long a client may take nothing of its answer before it is given up.`},
+	{Table: "server", Name: "max_header_bytes", kind: kindSize, Default: `"16KiB"`, min: 1 << 10, max: 1 << 20,
+		Doc: `The largest head of a request (Node.js allows the same 16 KiB). Then status 431.`},
+	{Table: "server", Name: "max_header_fields", kind: kindInt, Default: "200", min: 8, max: 10000,
+		Doc: `The most header lines in a request. Then status 431.`},
+	{Table: "server", Name: "max_body", kind: kindSize, Default: "0", min: 0, max: 1 << 50,
+		Doc: `The largest body of a request. Then status 413. 0 means no limit: bodies are streamed, not stored.`},
+}
+
+var strategies = []string{"least_conn", "ewma", "p2c", "round_robin", "random", "hash"}
+
+// Strategies lists the names that pool.NAME.strategy takes, the default first.
+func Strategies() []string { return append([]string(nil), strategies...) }
+
+// tables are all tables, in the order of the documentation; those with a NAME can be there several times.
+var tables = []string{"listen.NAME", "pool.NAME", "route.NAME", "admin", "access_log", "server"}
+
+func keysOf(table string) (of []*Key) {
+	for i := range keys {
+		if keys[i].Table == table {
+			of = append(of, &keys[i])
+		}
+	}
+	return of
+}
+
+// defaults holds the decoded Default of each key by its path.
+var defaults = sync.OnceValue(func() map[string]any {
+	m := map[string]any{}
+	for _, k := range keys {
+		if k.Default == "" {
+			continue
+		}
+		var v struct{ V any }
+		if _, err := toml.Decode("V="+k.Default, &v); err != nil {
+			panic(k.Path() + ": its default is no TOML: " + err.Error())
+		}
+		m[k.Path()] = v.V
+	}
+	return m
+})

@@ -1,0 +1,502 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// reader turns one file into a Config and gathers what is wrong with it.
+type reader struct {
+	file    string
+	lookup  func(string) (string, bool)
+	loc     *located
+	errs    Errors
+	bad     map[string]bool // paths whose value has been faulted already
+	partial bool            // something could not be read, so what seems missing may not be
+}
+
+func parse(file string, data []byte, lookup func(string) (string, bool)) (*Config, error) {
+	text, errs := plainText(file, data)
+	if errs != nil {
+		return nil, errs
+	}
+	r := &reader{file: file, lookup: lookup, loc: locate(text), bad: map[string]bool{}}
+	c := Default()
+	c.File = file
+	r.config(c, r.decode())
+	r.check(c)
+	if r.errs != nil {
+		r.errs.sort()
+		return nil, slices.Compact(r.errs)
+	}
+	return c, nil
+}
+
+func (r *reader) addAt(off int, path, format string, args ...any) {
+	p := r.loc.pos(off)
+	r.errs = append(r.errs, Error{r.file, p.Line, p.Column, path, fmt.Sprintf(format, args...)})
+}
+
+// fault notes what is wrong with the value at path.
+func (r *reader) fault(path, format string, args ...any) {
+	e, _ := r.loc.find(path)
+	r.bad[path] = true
+	r.addAt(e.val, path, format, args...)
+}
+
+// faultKey notes what is wrong with the key or table at path itself.
+func (r *reader) faultKey(path, format string, args ...any) {
+	e, _ := r.loc.find(path)
+	r.bad[path] = true
+	r.addAt(e.off, path, format, args...)
+}
+
+// pos is where the key or table at path stands.
+func (r *reader) pos(path string) Pos {
+	e, ok := r.loc.find(path)
+	if !ok {
+		return Pos{}
+	}
+	return r.loc.pos(e.off)
+}
+
+// inOrder gives the keys of a table in the order of the file.
+func (r *reader) inOrder(path string, m map[string]any) []string {
+	off := map[string]int{}
+	names := make([]string, 0, len(m))
+	for name := range m {
+		e, _ := r.loc.find(joinKey(path, name))
+		off[name] = e.off
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(off[a], off[b]), strings.Compare(a, b)) })
+	return names
+}
+
+// config reads the top level.
+func (r *reader) config(c *Config, tree map[string]any) {
+	for _, name := range r.inOrder("", tree) {
+		path, v := joinKey("", name), tree[name]
+		if r.bad[path] {
+			continue
+		}
+		switch name {
+		case "server":
+			r.single(path, v, c.Server.fields())
+		case "admin":
+			c.Admin.Pos = r.pos(path)
+			r.single(path, v, c.Admin.fields())
+		case "access_log":
+			c.AccessLog.Pos = r.pos(path)
+			r.single(path, v, c.AccessLog.fields())
+		case "listen":
+			c.Listens = nil
+			r.named(path, v, func(name, path string, m map[string]any) {
+				l := Listen{Name: name, Pos: r.pos(path)}
+				r.table("listen.NAME", path, m, l.fields())
+				c.Listens = append(c.Listens, l)
+			})
+		case "pool":
+			r.named(path, v, func(name, path string, m map[string]any) {
+				p := Pool{Name: name, Pos: r.pos(path)}
+				r.table("pool.NAME", path, m, p.fields())
+				p.capBackends()
+				c.Pools = append(c.Pools, p)
+			})
+		case "route":
+			r.named(path, v, func(name, path string, m map[string]any) {
+				t := Route{Name: name, Pos: r.pos(path)}
+				r.table("route.NAME", path, m, t.fields())
+				c.Routes = append(c.Routes, t)
+			})
+		default:
+			r.unknownTable(path, name)
+		}
+	}
+}
+
+var tops = []string{"listen", "pool", "route", "admin", "access_log", "server"}
+
+func (r *reader) unknownTable(path, name string) {
+	for _, k := range keys {
+		if k.Name == name {
+			r.faultKey(path, "this key belongs in a table: write it below a line [%s]", exampleTable(k.Table))
+			return
+		}
+	}
+	r.faultKey(path, "unknown table%s", didYouMean(name, tops, "; the tables are "+quoteList(tops, ", ")))
+}
+
+// exampleTable turns pool.NAME into a table that one could write.
+func exampleTable(table string) string {
+	table = strings.TrimSuffix(table, ".backends")
+	for _, e := range [][2]string{{"pool.NAME", "pool.app"}, {"listen.NAME", "listen.web"}, {"route.NAME", "route.api"}} {
+		if table == e[0] {
+			return e[1]
+		}
+	}
+	return table
+}
+
+// single reads a table that is there once.
+func (r *reader) single(path string, v any, fields map[string]any) {
+	switch v := v.(type) {
+	case map[string]any:
+		r.table(path, path, v, fields)
+	case []map[string]any:
+		r.faultKey(path, "is one table: write [%s] instead of [[%s]]", path, path)
+	default:
+		r.fault(path, "is a table: write a line [%s] and its keys below, found %s", path, r.found(path, v))
+	}
+}
+
+// named reads tables that have names of their own.
+func (r *reader) named(path string, v any, each func(name, path string, m map[string]any)) {
+	example := exampleTable(path + ".NAME")
+	m, ok := v.(map[string]any)
+	if !ok {
+		if _, ok := v.([]map[string]any); ok {
+			r.faultKey(path, "has a name instead of double brackets: write [%s]", example)
+		} else {
+			r.fault(path, "is a table: write a line [%s] and its keys below, found %s", example, r.found(path, v))
+		}
+		return
+	}
+	for _, name := range r.inOrder(path, m) {
+		at := joinKey(path, name)
+		if r.bad[at] {
+			continue
+		}
+		switch t := m[name].(type) {
+		case map[string]any:
+			if err := checkTableName(name); err != "" {
+				r.faultKey(at, "%s", err)
+			}
+			each(name, at, t)
+		case []map[string]any:
+			r.faultKey(at, "write [%s] instead of [[%s]]", at, at)
+		default:
+			if slices.ContainsFunc(keysOf(path+".NAME"), func(k *Key) bool { return k.Name == name }) {
+				r.faultKey(at, "a %s has a name: write a line [%s] and this key below it", path, example)
+			} else {
+				r.fault(at, "is a table: write a line [%s] and its keys below, found %s", at, r.found(at, t))
+			}
+		}
+	}
+}
+
+// checkTableName keeps names to what is safe in metrics, logs and addresses of pages.
+func checkTableName(name string) string {
+	if len(name) > 64 {
+		return fmt.Sprintf("a name has at most 64 characters, this one has %d", len(name))
+	}
+	for i := range len(name) {
+		if !isBare(name[i]) && (i == 0 || name[i] != '.') {
+			return `a name is made of letters a-z, digits, "_", "-" and "."`
+		}
+	}
+	if name == "" {
+		return "a name cannot be empty"
+	}
+	return ""
+}
+
+// table reads the keys of one table into fields, which has a pointer for each key.
+func (r *reader) table(table, path string, m map[string]any, fields map[string]any) {
+	known := keysOf(table)
+	for _, k := range known {
+		if d, ok := defaults()[k.Path()]; ok {
+			k.assign(r, "", d, fields[k.Name])
+		}
+	}
+	for _, name := range r.inOrder(path, m) {
+		at := joinKey(path, name)
+		i := slices.IndexFunc(known, func(k *Key) bool { return k.Name == name })
+		switch {
+		case r.bad[at]:
+		case i < 0:
+			r.unknownKey(table, at, name, known)
+		default:
+			known[i].assign(r, at, m[name], fields[name])
+		}
+	}
+	for _, k := range known {
+		at := joinKey(path, k.Name)
+		if _, there := m[k.Name]; k.Default != "" || there || r.bad[at] || r.bad[path] {
+			continue
+		}
+		if _, there := r.loc.first[at]; !there && !r.partial {
+			r.faultKey(path, "wants the key %q: %s", k.Name, kinds[k.kind].wants)
+		}
+	}
+}
+
+func (r *reader) unknownKey(table, path, name string, known []*Key) {
+	var names []string
+	for _, k := range known {
+		names = append(names, k.Name)
+	}
+	guess := suggest(name, names)
+	sure := guess != "" && (aliases[flatten(name)] == guess || distance(flatten(name), guess) <= 1)
+	for _, k := range keys {
+		if k.Name == name && k.Table != "pool.NAME.backends" && !sure {
+			r.faultKey(path, "unknown key here, it belongs in [%s]", k.Table)
+			return
+		}
+	}
+	r.faultKey(path, "unknown key%s", didYouMean(name, names, "; the keys here are "+strings.Join(names, ", ")))
+}
+
+// found names a value as a message says it.
+func (r *reader) found(path string, v any) string {
+	raw := ""
+	if e, ok := r.loc.find(path); ok && e.end > e.val && e.end <= len(r.loc.text) {
+		raw = short(r.loc.text[e.val:e.end])
+	}
+	switch v := v.(type) {
+	case string:
+		return "the text " + quote(v)
+	case int64:
+		return "the integer " + strconv.FormatInt(v, 10)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) || raw == "" {
+			return fmt.Sprintf("the number %v", v)
+		}
+		return "the number " + raw
+	case bool:
+		return fmt.Sprint(v)
+	case time.Time:
+		return "the date " + raw
+	case []any, []map[string]any:
+		return "a list"
+	}
+	return "a table"
+}
+
+// assign reads v into the field at dst. Of a default, path is "".
+func (k *Key) assign(r *reader, path string, v any, dst any) {
+	if a, ok := dst.(*backendAddress); ok {
+		*a = backendAddress{path, v}
+		return
+	}
+	if s, ok := v.(string); ok {
+		s, err := expand(s, r.lookup)
+		if err != nil {
+			r.fault(path, "%s", err)
+			return
+		}
+		v = s
+	}
+	switch dst := dst.(type) {
+	case *int:
+		var n int64
+		if k.number(r, path, v, &n) {
+			*dst = int(n)
+		}
+	case *int64:
+		k.number(r, path, v, dst)
+	case *time.Duration:
+		k.number(r, path, v, (*int64)(dst))
+	case *bool:
+		b, ok := v.(bool)
+		if !ok {
+			k.mismatch(r, path, v)
+			return
+		}
+		*dst = b
+	case *string:
+		k.text(r, path, v, dst)
+	case *HashKey:
+		s, ok := v.(string)
+		if !ok {
+			k.mismatch(r, path, v)
+			return
+		}
+		h, err := parseHash(s)
+		if err != nil {
+			r.fault(path, "%s", err)
+			return
+		}
+		*dst = h
+	case *[]netip.Prefix:
+		*dst = k.proxies(r, path, v)
+	case *[]Backend:
+		*dst = r.backends(path, v)
+	default:
+		panic(k.Path() + " has no field")
+	}
+}
+
+// mismatch notes a value of the wrong type, with an example that is near to what was meant.
+func (k *Key) mismatch(r *reader, path string, v any) {
+	wants := kinds[k.kind].wants
+	hint := ""
+	switch v := v.(type) {
+	case int64:
+		switch {
+		case k.kind == kindDuration && v > 0:
+			wants = fmt.Sprintf(`a duration such as "%ds"`, v)
+		case k.kind == kindAddress && v >= 0 && v < 65536:
+			wants = fmt.Sprintf(`an address such as ":%d"`, v)
+		case k.kind == kindBool && (v == 0 || v == 1):
+			hint = fmt.Sprintf(": write %t", v == 1)
+		}
+	case string:
+		_, err := strconv.ParseInt(v, 10, 64)
+		if k.kind == kindInt && err == nil || k.kind == kindBool && (v == "true" || v == "false") {
+			hint = ": leave out the quotes"
+		}
+		if k.kind == kindProxies {
+			hint = fmt.Sprintf(": write [%s]", quote(v))
+		}
+	}
+	if k.kind == kindChoice {
+		wants = fmt.Sprintf(wants, quoteList(k.words, ", "))
+	} else if len(k.words) > 0 {
+		wants += " or " + quoteList(k.words, ", ")
+	}
+	r.fault(path, "wants %s, found %s%s", wants, r.found(path, v), hint)
+}
+
+// number reads integers, sizes and durations and holds them to their bounds.
+func (k *Key) number(r *reader, path string, v any, dst *int64) bool {
+	var n int64
+	var err error
+	switch v := v.(type) {
+	case int64:
+		if n = v; k.kind == kindDuration {
+			k.mismatch(r, path, v)
+			return false
+		}
+	case string:
+		switch {
+		case slices.Contains(k.words, v):
+			*dst = 0
+			return true
+		case k.kind == kindSize:
+			n, err = parseSize(v)
+		case k.kind == kindDuration:
+			var d time.Duration
+			d, err = parseDuration(v)
+			n = int64(d)
+		default:
+			k.mismatch(r, path, v)
+			return false
+		}
+	default:
+		k.mismatch(r, path, v)
+		return false
+	}
+	least, most := "little", "much"
+	if k.kind == kindDuration {
+		least, most = "short", "long"
+	}
+	written := k.show(n)
+	if s, ok := v.(string); ok {
+		written = quote(s)
+	}
+	switch {
+	case err != nil:
+		r.fault(path, "%s", err)
+	case n == 0 && k.Table+k.Name == "pool.NAMEmax_idle":
+		r.fault(path, "0 would keep no connections: write reuse = false for that")
+	case n < k.min:
+		r.fault(path, "%s is too %s, the least is %s", written, least, k.show(k.min))
+	case n > k.max:
+		r.fault(path, "%s is too %s, the most is %s", written, most, k.show(k.max))
+	default:
+		*dst = n
+		return true
+	}
+	return false
+}
+
+// text reads the kinds that stay text.
+func (k *Key) text(r *reader, path string, v any, dst *string) {
+	s, ok := v.(string)
+	if !ok {
+		k.mismatch(r, path, v)
+		return
+	}
+	var err error
+	switch k.kind {
+	case kindChoice:
+		if !slices.Contains(k.words, s) {
+			r.fault(path, "unknown %s %s%s", k.Name, quote(s), didYouMean(s, k.words, "; there is "+quoteList(k.words, ", ")))
+			return
+		}
+	case kindAddress:
+		if slices.Contains(k.words, s) {
+			s = ""
+		} else {
+			s, err = parseListen(s)
+		}
+	case kindFile:
+		s, err = k.file(s)
+	case kindName:
+		err = checkBackendName(s)
+	case kindHost:
+		s, err = parseHost(s)
+	case kindPath:
+		s, err = parsePath(s)
+	}
+	if err != nil {
+		r.fault(path, "%s", err)
+		return
+	}
+	*dst = s
+}
+
+func (k *Key) file(s string) (string, error) {
+	switch {
+	case k.Table == "admin" && s != "":
+		if path, ok := strings.CutPrefix(s, "unix:"); ok {
+			return "", fmt.Errorf("%s: write the path alone, as in %s", quote(s), quote(path))
+		}
+		return s, checkSocket(s)
+	case s == "-" || s == "":
+		return "", nil
+	case strings.HasSuffix(s, "/"):
+		return "", fmt.Errorf("%s is a directory: name a file in it, as in %s", quote(s), quote(s+"access.log"))
+	case strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f }):
+		return "", fmt.Errorf("%s has control characters in a path", quote(s))
+	}
+	return filepath.Clean(s), nil
+}
+
+func (k *Key) proxies(r *reader, path string, v any) (list []netip.Prefix) {
+	items, ok := v.([]any)
+	if !ok {
+		k.mismatch(r, path, v)
+		return nil
+	}
+	for i, item := range items {
+		at := joinIndex(path, i)
+		s, ok := item.(string)
+		switch {
+		case r.bad[at]:
+			continue
+		case !ok:
+			r.fault(at, `wants an address or network such as "10.0.0.0/8", found %s`, r.found(at, item))
+			continue
+		}
+		s, err := expand(s, r.lookup)
+		if err == nil {
+			var p netip.Prefix
+			if p, err = parseProxy(s); err == nil {
+				list = append(list, p)
+			}
+		}
+		if err != nil {
+			r.fault(at, "%s", err)
+		}
+	}
+	return list
+}

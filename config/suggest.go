@@ -1,0 +1,83 @@
+package config
+
+import "strings"
+
+// aliases are words of nginx, HAProxy, Traefik and Caddy, and others that people try, for ours.
+var aliases = map[string]string{
+	"servers": "backends", "server": "backends", "upstreams": "backends", "upstream": "backends", "targets": "backends",
+	"target": "backends", "hosts": "backends", "ports": "backends", "nodes": "backends", "instances": "backends",
+	"algorithm": "strategy", "balance": "strategy", "lb_method": "strategy", "policy": "strategy", "lb_policy": "strategy", "method": "strategy",
+	"port": "address", "bind": "address", "listen": "address", "addr": "address", "address": "backends", "url": "address",
+	"keepalive": "max_idle", "keep_alive": "max_idle", "max_idle_conns": "max_idle", "keepalive_timeout": "idle_timeout",
+	"proxy_connect_timeout": "connect_timeout", "proxy_read_timeout": "read_timeout", "timeout": "response_timeout",
+	"client_max_body_size": "max_body", "client_header_timeout": "header_timeout", "client_body_timeout": "body_timeout",
+	"max_conns": "max_inflight", "maxconn": "max_inflight", "max_connections": "max_inflight",
+	"threads": "workers", "processes": "workers", "worker_processes": "workers", "real_ip_from": "trusted_proxies", "set_real_ip_from": "trusted_proxies",
+	"domain": "host", "hostname": "host", "server_name": "host", "prefix": "path", "location": "path", "path_prefix": "path",
+	"backend": "pool", "service": "pool", "services": "pool", "cluster": "pool", "clusters": "pool", "shutdown_timeout": "grace", "file": "path", "output": "path", "websocket_timeout": "tunnel_idle",
+	"frontend": "listen", "listener": "listen", "entrypoint": "listen", "entrypoints": "listen", "http": "listen", "location_match": "route", "log": "access_log", "logging": "access_log",
+	"metrics": "admin", "global": "server", "defaults": "server", "backends": "pool", "rule": "route",
+
+	"leastconn": "least_conn", "least_connections": "least_conn", "least_connection": "least_conn", "least_requests": "least_conn", "least_request": "least_conn",
+	"roundrobin": "round_robin", "rr": "round_robin", "wrr": "round_robin", "weighted_round_robin": "round_robin", "static_rr": "round_robin",
+	"ip_hash": "hash", "source": "hash", "uri": "hash", "consistent_hash": "hash", "hrw": "hash", "sticky": "hash", "ring_hash": "hash", "maglev": "hash",
+	"least_time": "ewma", "leasttime": "ewma", "peak_ewma": "ewma", "latency": "ewma", "fastest": "ewma", "random_two": "p2c", "power_of_two": "p2c", "two_choices": "p2c",
+	"none": "off", "no": "off", "false": "off", "disabled": "off", "nginx": "combined", "apache": "combined", "common": "combined", "clf": "combined",
+}
+
+// suggest gives the one of known that word was probably meant to be, or "".
+func suggest(word string, known []string) string {
+	if len(word) > 64 {
+		return ""
+	}
+	flat := flatten(word)
+	best, least := "", (len(flat)+1)/3+1
+	for _, k := range known {
+		if d := distance(flat, strings.ToLower(k)); d < least {
+			best, least = k, d
+		}
+	}
+	if least > 1 {
+		for _, k := range known {
+			if aliases[flat] == k {
+				return k
+			}
+		}
+	}
+	return best
+}
+
+// flatten makes Max-Idle and max_idle one word.
+func flatten(word string) string { return strings.ReplaceAll(strings.ToLower(word), "-", "_") }
+
+// distance is that of Levenshtein, with two neighbours changing places counted as one step.
+func distance(a, b string) int {
+	var before, last []int
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, last, row = last, row, make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}
+
+// didYouMean is the second half of a message about an unknown word: a guess, or all there is.
+func didYouMean(word string, known []string, all string) string {
+	if s := suggest(word, known); s != "" {
+		return ", did you mean \"" + s + "\"?"
+	}
+	return all
+}
