@@ -24,6 +24,7 @@ type Conn struct {
 	broken   bool // reset, or shut down in both directions
 	closed   bool
 	dirty    bool // on the loop's list of those to flush
+	eager    bool // on the loop's list of those whose handler need not wait
 	accepted bool // came by a listener
 	watchFIN bool
 	reads    uint8 // in this round; see maxReads
@@ -104,14 +105,14 @@ func (c *Conn) tellHandler(timeout bool) {
 }
 
 // Await lets h know when there is something to read, the stream has ended, or the read deadline has
-// passed; once. Until then the connection holds neither a task nor a buffer. Await(nil) takes it back.
+// passed; once, in the next round at the earliest. Until then the connection holds neither a task nor a buffer. Await(nil) takes it back.
 func (c *Conn) Await(h Handler) {
-	if h != nil && c.readable && !c.closed {
-		// It may be that everything has been read: then the handler's read says so at little cost.
-		h.Ready(c, false)
-		return
-	}
 	c.handler = h
+	if h != nil && c.readable && !c.eager {
+		// It may be that everything has been read: then the handler's read says so at little cost.
+		c.eager = true
+		c.loop.eager = append(c.loop.eager, c)
+	}
 }
 
 // Watch interrupts the task with ErrPeerGone when the peer resets the connection, or, if fin is set,

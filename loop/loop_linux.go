@@ -44,6 +44,7 @@ type Loop struct {
 	later []*Task     // can go on in the next
 	dirty []*Conn     // have output to flush at the end of the round
 	spare []*Conn     // dirty's other buffer
+	eager []*Conn     // wait with something to read; told in the next round
 	tasks Pool[*Task] // not in use
 	all   []*Task
 	wheel wheel
@@ -260,6 +261,9 @@ func (l *Loop) main() {
 		for i := range events[:n] {
 			l.event(&events[i])
 		}
+		if len(l.eager) > 0 {
+			l.tellEager()
+		}
 		l.ready = append(l.ready, l.later...)
 		l.later = l.later[:0]
 		l.resume()
@@ -276,7 +280,7 @@ func (l *Loop) poll(events []unix.EpollEvent) int {
 	if n := int(r); n > 0 && n <= maxEvents {
 		return n
 	}
-	if len(l.dirty) > 0 || len(l.later) > 0 || len(l.ready) > 0 {
+	if len(l.dirty) > 0 || len(l.later) > 0 || len(l.ready) > 0 || len(l.eager) > 0 {
 		return 0
 	}
 	wait := l.wheel.wait(Clock())
@@ -329,6 +333,20 @@ func (l *Loop) event(e *unix.EpollEvent) {
 		return // closed earlier in this round, and the descriptor perhaps given out again
 	}
 	c.event(e.Events)
+}
+
+func (l *Loop) tellEager() {
+	n := len(l.eager) // a handler may put its connection back: that is for the next round
+	for i := range n {
+		c := l.eager[i]
+		c.eager = false
+		if c.handler != nil && c.readable && !c.closed {
+			c.tellHandler(false)
+		}
+	}
+	rest := copy(l.eager, l.eager[n:])
+	clear(l.eager[rest:])
+	l.eager = l.eager[:rest]
 }
 
 // flush sends what was written in this round. Tasks that it wakes write for the next one.
