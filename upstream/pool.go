@@ -51,7 +51,11 @@ type Snapshot struct {
 
 	pick Strategy // nil when nobody is ready
 	obs  Observer // pick, when it wants to be told
+	key  bool
 }
+
+// NeedsKey reports whether the strategy goes by Selection.Key, so that whoever does not need one saves the hash.
+func (s *Snapshot) NeedsKey() bool { return s.key }
 
 // NewPool makes a pool whose leases are taken by the given number of loops. Settings of nil are the defaults.
 func NewPool(name string, loops int, specs []Spec, set *Settings, build Build) *Pool {
@@ -140,6 +144,7 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 	if len(s.Ready) > 0 {
 		s.pick = p.build(s.Ready)
 		s.obs, _ = s.pick.(Observer)
+		_, s.key = s.pick.(Keyed)
 	}
 	p.snap.Store(s)
 }
