@@ -12,6 +12,7 @@ type Chunked struct {
 	excess   int64 // framing bytes beyond what the data excuses
 	trailers int   // trailer bytes
 	lines    int   // trailer lines
+	ext      int   // bytes of this chunk's extensions
 	state    uint8
 	digits   uint8
 	nameLen  uint8
@@ -44,6 +45,7 @@ const (
 	// maxExcess bounds framing that carries no data, as net/http does: each chunk excuses 16 bytes and twice its data, so that
 	// honest streams of one byte per chunk pass, and long extensions on small chunks do not.
 	maxExcess        = 16 << 10
+	maxExtension     = 1 << 10 // of one chunk
 	maxTrailerBytes  = 8 << 10
 	maxTrailerFields = 64
 )
@@ -118,7 +120,7 @@ func (c *Chunked) take(x byte) fault {
 	case chunkSize:
 		return c.size(x)
 	case chunkExtName, chunkExtNameMore, chunkExtValue, chunkExtToken, chunkExtQuoted, chunkExtEscaped, chunkExtAfter:
-		if c.excess++; c.excess > maxExcess {
+		if c.ext++; c.ext > maxExtension {
 			return chunkOverhead
 		}
 		return c.extension(x)
@@ -219,12 +221,12 @@ func (c *Chunked) extension(x byte) fault {
 
 // sized is at the end of a chunk's first line.
 func (c *Chunked) sized() fault {
-	c.excess += int64(c.digits) + 4
-	c.digits = 0
-	if c.excess -= 16; c.left > maxExcess { // twice the data would overflow, and is excuse enough
+	c.excess += int64(c.digits) + int64(c.ext) + 4 - 16
+	c.digits, c.ext = 0, 0
+	if c.left > maxExcess { // twice the data could overflow, and this is excuse enough
 		c.excess = 0
-	} else {
-		c.excess = max(0, c.excess-2*c.left)
+	} else if c.excess = max(0, c.excess-2*c.left); c.excess > maxExcess {
+		return chunkOverhead
 	}
 	if c.state = chunkData; c.left == 0 {
 		c.state = trailerStart

@@ -137,3 +137,15 @@ func sameFold(a, b []byte) bool {
 	}
 	return true
 }
+
+// announced checks a Trailer field. One that announces framing is a message made to confuse; net/http refuses it too.
+func announced(v []byte) fault {
+	const framing = 1<<FieldContentLength | 1<<FieldTransferEncoding | 1<<FieldTrailer
+	for more := true; more; {
+		var e []byte
+		if e, v, more = element(v); framing&kindOf(e).bit() != 0 {
+			return badTrailer
+		}
+	}
+	return none
+}

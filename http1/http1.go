@@ -66,6 +66,7 @@ const (
 	lengthForbidden
 	badConnection
 	badExpect
+	badTrailer
 	badChunkSize
 	badChunkExtension
 	chunkOverhead
@@ -108,6 +109,7 @@ var requestErrors = [faults]Error{
 	lengthForbidden:   {400, "length_forbidden"},
 	badConnection:     {400, "bad_connection"},
 	badExpect:         {417, "expectation"},
+	badTrailer:        {400, "bad_trailer"},
 	badChunkSize:      {400, "bad_chunk_size"},
 	badChunkExtension: {400, "bad_chunk_extension"},
 	chunkOverhead:     {400, "chunk_overhead"},

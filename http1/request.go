@@ -127,7 +127,7 @@ func (r *Request) Parse(buf []byte, lim *Limits) (n int, err error) {
 		}
 		f = r.start(b, maxTarget)
 	}
-	if r.phase == inFields {
+	if f == none && r.phase == inFields {
 		if r.Fields, n, f = r.fields(b, r.Fields, maxFields); n > 0 {
 			if f = r.finish(b); f == none {
 				return n, nil
@@ -240,7 +240,7 @@ func version(b []byte, i int) (next, minor int, _ fault) {
 const once = 1<<FieldHost | 1<<FieldContentLength | 1<<FieldTransferEncoding
 
 // weighed are the kinds that finish looks at.
-const weighed = once | 1<<FieldConnection | 1<<FieldExpect | 1<<FieldUpgrade
+const weighed = once | 1<<FieldConnection | 1<<FieldExpect | 1<<FieldUpgrade | 1<<FieldTrailer
 
 // finish draws from the fields what they mean.
 func (r *Request) finish(b []byte) fault {
@@ -291,6 +291,8 @@ func (r *Request) finish(b []byte) fault {
 			}
 		case FieldUpgrade:
 			websocket = equalFold(v, "websocket")
+		case FieldTrailer:
+			f = announced(v)
 		}
 		if f != none {
 			return f

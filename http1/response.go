@@ -56,7 +56,7 @@ func (r *Response) Parse(buf []byte, lim *Limits, method Method) (n int, err err
 	if r.phase == inStart {
 		f = r.start(b)
 	}
-	if r.phase == inFields {
+	if f == none && r.phase == inFields {
 		if r.Fields, n, f = r.fields(b, r.Fields, maxFields); n > 0 {
 			if f = r.finish(b, method); f == none {
 				return n, nil
@@ -135,7 +135,8 @@ func versionFault(b []byte) fault {
 
 // finish draws from the fields what they mean for a response to method.
 func (r *Response) finish(b []byte, method Method) fault {
-	const weighed = 1<<FieldContentLength | 1<<FieldTransferEncoding | 1<<FieldConnection | 1<<FieldKeepAlive | 1<<FieldUpgrade
+	const weighed = 1<<FieldContentLength | 1<<FieldTransferEncoding | 1<<FieldConnection | 1<<FieldKeepAlive |
+		1<<FieldUpgrade | 1<<FieldTrailer
 	if r.Has(FieldContentLength) && r.Has(FieldTransferEncoding) {
 		return lengthAndCoding
 	}
@@ -183,6 +184,10 @@ func (r *Response) finish(b []byte, method Method) fault {
 			r.KeepAliveTimeout = keepAliveTimeout(v)
 		case FieldUpgrade:
 			websocket = equalFold(v, "websocket")
+		case FieldTrailer:
+			if f := announced(v); f != none {
+				return f
+			}
 		}
 	}
 	switch {
@@ -196,7 +201,7 @@ func (r *Response) finish(b []byte, method Method) fault {
 		length = 0 // the fields tell what a GET would have had
 	}
 	r.Length = length
-	r.KeepAlive = length != LengthUntilClose && !o.close && (r.Minor == 1 || o.keepAlive)
+	r.KeepAlive = length != LengthUntilClose && r.Status != 101 && !o.close && (r.Minor == 1 || o.keepAlive)
 	r.Nominated = o.nominated
 	r.Upgrade = r.Status == 101 && r.Minor == 1 && websocket && o.upgrade && r.twice&FieldUpgrade.bit() == 0
 	r.Reason = b[r.reason:r.reasonEnd]

@@ -110,12 +110,10 @@ func nameFault(b []byte, pos, i int) fault {
 			return obsFold
 		}
 		return spaceBeforeColon
-	case c == '\r' && i > pos && (i+1 == len(b) || b[i+1] == '\n'), c == ':':
-		return badName
-	case c < ' ' || c == 0x7f:
+	case c != '\r' && c < ' ', c == 0x7f:
 		return faultOf(c)
 	}
-	return badName
+	return badName // also a line without a colon: whether LF follows its CR does not matter
 }
 
 const (
