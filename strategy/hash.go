@@ -25,6 +25,9 @@ func newHash(ready []*upstream.Backend, seed uint64) *hash {
 	return h
 }
 
+// NeedsKey implements upstream.Keyed.
+func (h *hash) NeedsKey() {}
+
 func (h *hash) Pick(s *upstream.Selection) *upstream.Backend {
 	if !s.HasKey {
 		return h.leastConn.Pick(s)

@@ -29,6 +29,9 @@ type Observer interface {
 	Done(b *Backend, l Lease, o Outcome)
 }
 
+// Keyed is a Strategy that goes by Selection.Key.
+type Keyed interface{ NeedsKey() }
+
 // Pool is a set of interchangeable backends under a name.
 type Pool struct {
 	Name string
@@ -51,7 +54,7 @@ type Snapshot struct {
 
 	pick Strategy // nil when nobody is ready
 	obs  Observer // pick, when it wants to be told
-	key  bool
+	key  bool     // pick is Keyed
 }
 
 // NeedsKey reports whether the strategy goes by Selection.Key, so that whoever does not need one saves the hash.
