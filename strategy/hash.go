@@ -25,8 +25,8 @@ func newHash(ready []*upstream.Backend, seed uint64) *hash {
 	return h
 }
 
-// NeedsKey implements upstream.Keyed.
-func (h *hash) NeedsKey() {}
+// Keyed implements upstream.Keyed.
+func (h *hash) Keyed() {}
 
 func (h *hash) Pick(s *upstream.Selection) *upstream.Backend {
 	if !s.HasKey {

@@ -18,6 +18,9 @@ type Strategy interface {
 	Pick(*Selection) *Backend
 }
 
+// Keyed is a Strategy that goes by Selection.Key; others are spared the hashing.
+type Keyed interface{ Keyed() }
+
 // Build makes a strategy for a set of ready backends, which is never empty. It is called for each new snapshot; what
 // shall outlive one goes into Pool.Memory and Live.Memory.
 type Build func(ready []*Backend) Strategy
@@ -28,9 +31,6 @@ type Observer interface {
 	Sent(b *Backend, l Lease)
 	Done(b *Backend, l Lease, o Outcome)
 }
-
-// Keyed is a Strategy that goes by Selection.Key.
-type Keyed interface{ NeedsKey() }
 
 // Pool is a set of interchangeable backends under a name.
 type Pool struct {
