@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -43,14 +44,11 @@ func parseBackend(s string) (span, error) {
 	if strings.TrimSpace(s) != s || s == "" {
 		return span{}, fmt.Errorf("%s is not an address: write %s, without spaces", quote(s), forms)
 	}
-	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		return span{host: "unix:" + path}, checkSocket(path)
-	}
 	if scheme, rest, ok := strings.Cut(s, "://"); ok {
 		rest, _, _ = strings.Cut(rest, "/")
 		switch {
 		case scheme == "unix":
-			return span{}, fmt.Errorf("%s is not an address: write %s", quote(s), quote("unix:"+strings.TrimPrefix(s, "unix://")))
+			return span{}, fmt.Errorf("%s is not an address: write %s", quote(s), quote("unix:"+path.Clean("/"+strings.TrimPrefix(s, "unix://"))))
 		case scheme == "https":
 			return span{}, fmt.Errorf("%s: lb speaks plain HTTP to backends; write host:port of a port that does", quote(s))
 		}
@@ -59,10 +57,13 @@ func parseBackend(s string) (span, error) {
 		}
 		return span{}, fmt.Errorf("%s is not an address: write %s", quote(s), quote(rest))
 	}
+	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		return span{host: "unix:" + path.Clean(p)}, checkSocket(p)
+	}
 	host, ports := "127.0.0.1", s
 	if strings.Trim(s, "0123456789-") != "" {
 		var err error
-		if host, ports, err = splitHostPort(s); err != nil {
+		if host, ports, err = splitHostPort(s, "3000"); err != nil {
 			return span{}, err
 		}
 		if host, err = checkHost(host, s); err != nil {
@@ -110,7 +111,10 @@ func checkSocket(path string) error {
 
 // parseListen reads host:port to listen on; the host may be missing and the port 0.
 func parseListen(s string) (string, error) {
-	if strings.Trim(s, "0123456789") == "" && s != "" {
+	if s == "" {
+		return "", errors.New(`is empty: write an address such as ":8080"`)
+	}
+	if strings.Trim(s, "0123456789") == "" {
 		return "", fmt.Errorf("%s is not an address: write %s", quote(s), quote(":"+s))
 	}
 	if strings.HasPrefix(s, "unix:") || strings.HasPrefix(s, "/") {
@@ -126,7 +130,7 @@ func parseListen(s string) (string, error) {
 	if strings.HasPrefix(s, "*:") {
 		return "", fmt.Errorf("%s is not an address: write %s for all addresses", quote(s), quote(s[1:]))
 	}
-	host, port, err := splitHostPort(s)
+	host, port, err := splitHostPort(s, "8080")
 	if err != nil {
 		return "", err
 	}
@@ -137,17 +141,18 @@ func parseListen(s string) (string, error) {
 	return host + ":" + strconv.Itoa(n), err
 }
 
-func splitHostPort(s string) (host, port string, err error) {
+// splitHostPort cuts at the last colon; example is the port of its suggestions.
+func splitHostPort(s, example string) (host, port string, err error) {
 	i := strings.LastIndexByte(s, ':')
 	switch {
 	case i < 0 || strings.HasSuffix(s, "]"):
-		return "", "", fmt.Errorf("%s has no port: write it after the host, as in %s", quote(s), quote(s+":3000"))
+		return "", "", fmt.Errorf("%s has no port: write it after the host, as in %s", quote(s), quote(s+":"+example))
 	case strings.Count(s, ":") > 1 && s[0] != '[':
-		if _, err := netip.ParseAddr(s); err == nil {
-			return "", "", fmt.Errorf("%s has no port: write it after the address in brackets, as in %s", quote(s), quote("["+s+"]:3000"))
-		}
 		if _, err := netip.ParseAddr(s[:i]); err == nil {
 			return "", "", fmt.Errorf("%s: an IPv6 address stands in brackets: write %s", quote(s), quote("["+s[:i]+"]"+s[i:]))
+		}
+		if _, err := netip.ParseAddr(s); err == nil {
+			return "", "", fmt.Errorf("%s has no port: write it after the address in brackets, as in %s", quote(s), quote("["+s+"]:"+example))
 		}
 		return "", "", fmt.Errorf("%s has more than one \":\"; an address is \"host:port\"", quote(s))
 	}
@@ -170,6 +175,9 @@ func checkHost(host, whole string) (string, error) {
 		return a.String(), nil
 	}
 	if err := checkName(host); err != nil {
+		if host == whole {
+			return "", err
+		}
 		return "", fmt.Errorf("%s: %w", quote(whole), err)
 	}
 	return strings.ToLower(host), nil

@@ -91,7 +91,7 @@ func (r *reader) checkRoutes(c *Config) {
 		// What is missing may stand where the file could not be read.
 		return
 	case len(c.Pools) == 0:
-		if !r.bad["pool"] && !r.within("pool") {
+		if !r.poolMeant && !r.bad["pool"] && !r.within("pool") {
 			e, _ := r.loc.find("pool")
 			r.addAt(e.off, "", `there is no pool, so requests have nowhere to go: write [pool.app] and below it backends = ["127.0.0.1:3000"], with the address of your app`)
 		}
@@ -130,7 +130,7 @@ func (r *reader) checkRoutes(c *Config) {
 		seen[match{t.Host, t.Path}] = t
 	}
 	for _, p := range c.Pools {
-		if !used[p.Name] && sure {
+		if !used[p.Name] && sure && !r.bad[joinKey("pool", p.Name)] {
 			r.faultKey(joinKey("pool", p.Name), "no route leads to this pool: write a [route.NAME] with pool = %q, or take the pool out", p.Name)
 		}
 	}

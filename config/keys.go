@@ -203,6 +203,13 @@ func keysOf(table string) (of []*Key) {
 	return of
 }
 
+func keyNames() (names []string) {
+	for _, k := range keys {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
 // defaults holds the decoded Default of each key by its path.
 var defaults = sync.OnceValue(func() map[string]any {
 	m := map[string]any{}

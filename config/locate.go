@@ -132,6 +132,9 @@ func (s *scanner) file() {
 		if s.start = s.at; s.at == len(s.text) {
 			return
 		}
+		if s.text[s.at] == '{' {
+			s.failf(s.at, `did not expect "{": this is TOML, not JSON, and a table begins with a line such as [pool.app]`)
+		}
 		header := s.text[s.at] == '['
 		s.stmts = append(s.stmts, stmt{start: s.at, header: header, entry: len(s.entries)})
 		if header {

@@ -95,8 +95,7 @@ func FuzzLocate(f *testing.F) {
 		if l.fault != nil {
 			t.Fatalf("lost at %v: %s", l.pos(l.fault.off), l.fault.msg)
 		}
-		var want, got []toml.Key
-		want = meta.Keys()
+		want, got := meta.Keys(), []toml.Key{}
 		for _, e := range l.entries {
 			if e.key != nil {
 				got = append(got, e.key)

@@ -20,6 +20,8 @@ type reader struct {
 	errs    Errors
 	bad     map[string]bool // paths whose value has been faulted already
 	partial bool            // something could not be read, so what seems missing may not be
+
+	poolMeant bool // a table of another name was meant to be a pool
 }
 
 func parse(file string, data []byte, lookup func(string) (string, bool)) (*Config, error) {
@@ -117,21 +119,36 @@ func (r *reader) config(c *Config, tree map[string]any) {
 				c.Routes = append(c.Routes, t)
 			})
 		default:
-			r.unknownTable(path, name)
+			r.unknownTop(path, name, v)
 		}
 	}
 }
 
 var tops = []string{"listen", "pool", "route", "admin", "access_log", "server"}
 
-func (r *reader) unknownTable(path, name string) {
+func (r *reader) unknownTop(path, name string, v any) {
+	guess := suggest(name, tops)
+	r.poolMeant = r.poolMeant || guess == "pool" || name == "backends"
+	if _, ok := v.(map[string]any); !ok && guess == "" {
+		if s := suggest(name, keyNames()); s != "" {
+			name = s
+		}
+	}
 	for _, k := range keys {
 		if k.Name == name {
-			r.faultKey(path, "this key belongs in a table: write it below a line [%s]", exampleTable(k.Table))
+			if k.Name != path {
+				r.faultKey(path, "unknown key, and outside of any table: did you mean %q below a line [%s]?", k.Name, exampleTable(k.Table))
+			} else {
+				r.faultKey(path, "this key belongs in a table: write it below a line [%s]", exampleTable(k.Table))
+			}
 			return
 		}
 	}
-	r.faultKey(path, "unknown table%s", didYouMean(name, tops, "; the tables are "+quoteList(tops, ", ")))
+	what := "unknown table"
+	if _, ok := v.(map[string]any); !ok {
+		what = "unknown key outside of any table"
+	}
+	r.faultKey(path, "%s%s", what, didYouMean(name, tops, "; the tables are "+quoteList(tops, ", ")))
 }
 
 // exampleTable turns pool.NAME into a table that one could write.
@@ -184,7 +201,7 @@ func (r *reader) named(path string, v any, each func(name, path string, m map[st
 			r.faultKey(at, "write [%s] instead of [[%s]]", at, at)
 		default:
 			if slices.ContainsFunc(keysOf(path+".NAME"), func(k *Key) bool { return k.Name == name }) {
-				r.faultKey(at, "a %s has a name: write a line [%s] and this key below it", path, example)
+				r.faultKey(at, "a %s has a name: write a line [%s] and this key below it", map[string]string{"listen": "listener", "pool": "pool", "route": "route"}[path], example)
 			} else {
 				r.fault(at, "is a table: write a line [%s] and its keys below, found %s", at, r.found(at, t))
 			}
@@ -244,7 +261,7 @@ func (r *reader) unknownKey(table, path, name string, known []*Key) {
 		names = append(names, k.Name)
 	}
 	guess := suggest(name, names)
-	sure := guess != "" && (aliases[flatten(name)] == guess || distance(flatten(name), guess) <= 1)
+	sure := guess != "" && (slices.Contains(strings.Fields(aliases[flatten(name)]), guess) || distance(flatten(name), guess) <= 1)
 	for _, k := range keys {
 		if k.Name == name && k.Table != "pool.NAME.backends" && !sure {
 			r.faultKey(path, "unknown key here, it belongs in [%s]", k.Table)
@@ -286,13 +303,15 @@ func (k *Key) assign(r *reader, path string, v any, dst any) {
 		*a = backendAddress{path, v}
 		return
 	}
-	if s, ok := v.(string); ok {
-		s, err := expand(s, r.lookup)
+	if written, ok := v.(string); ok {
+		s, err := expand(written, r.lookup)
 		if err != nil {
 			r.fault(path, "%s", err)
 			return
 		}
-		v = s
+		if v = s; s != written {
+			v = k.fromEnv(s)
+		}
 	}
 	switch dst := dst.(type) {
 	case *int:
@@ -332,6 +351,21 @@ func (k *Key) assign(r *reader, path string, v any, dst any) {
 	default:
 		panic(k.Path() + " has no field")
 	}
+}
+
+// fromEnv gives what came out of the environment the type that the key wants: the quotes around ${WORKERS} had to be.
+func (k *Key) fromEnv(s string) any {
+	switch k.kind {
+	case kindInt:
+		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return n
+		}
+	case kindBool:
+		if b := s == "true"; b || s == "false" {
+			return b
+		}
+	}
+	return s
 }
 
 // mismatch notes a value of the wrong type, with an example that is near to what was meant.
@@ -435,6 +469,8 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 	case kindAddress:
 		if slices.Contains(k.words, s) {
 			s = ""
+		} else if guess := suggest(s, k.words); guess != "" {
+			err = fmt.Errorf("%s is not an address, did you mean %q?", quote(s), guess)
 		} else {
 			s, err = parseListen(s)
 		}

@@ -1,10 +1,13 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // aliases are words of nginx, HAProxy, Traefik and Caddy, and others that people try, for ours.
 var aliases = map[string]string{
-	"servers": "backends", "server": "backends", "upstreams": "backends", "upstream": "backends", "targets": "backends",
+	"servers": "backends pool", "server": "backends", "upstreams": "backends pool", "upstream": "backends pool", "targets": "backends pool",
 	"target": "backends", "hosts": "backends", "ports": "backends", "nodes": "backends", "instances": "backends",
 	"algorithm": "strategy", "balance": "strategy", "lb_method": "strategy", "policy": "strategy", "lb_policy": "strategy", "method": "strategy",
 	"port": "address", "bind": "address", "listen": "address", "addr": "address", "address": "backends", "url": "address",
@@ -13,9 +16,9 @@ var aliases = map[string]string{
 	"client_max_body_size": "max_body", "client_header_timeout": "header_timeout", "client_body_timeout": "body_timeout",
 	"max_conns": "max_inflight", "maxconn": "max_inflight", "max_connections": "max_inflight",
 	"threads": "workers", "processes": "workers", "worker_processes": "workers", "real_ip_from": "trusted_proxies", "set_real_ip_from": "trusted_proxies",
-	"domain": "host", "hostname": "host", "server_name": "host", "prefix": "path", "location": "path", "path_prefix": "path",
+	"domain": "host", "hostname": "host", "server_name": "host", "prefix": "path", "location": "path route", "path_prefix": "path",
 	"backend": "pool", "service": "pool", "services": "pool", "cluster": "pool", "clusters": "pool", "shutdown_timeout": "grace", "file": "path", "output": "path", "websocket_timeout": "tunnel_idle",
-	"frontend": "listen", "listener": "listen", "entrypoint": "listen", "entrypoints": "listen", "http": "listen", "location_match": "route", "log": "access_log", "logging": "access_log",
+	"frontend": "listen", "listener": "listen", "entrypoint": "listen", "entrypoints": "listen", "http": "listen", "log": "access_log", "logging": "access_log",
 	"metrics": "admin", "global": "server", "defaults": "server", "backends": "pool", "rule": "route",
 
 	"leastconn": "least_conn", "least_connections": "least_conn", "least_connection": "least_conn", "least_requests": "least_conn", "least_request": "least_conn",
@@ -39,7 +42,7 @@ func suggest(word string, known []string) string {
 	}
 	if least > 1 {
 		for _, k := range known {
-			if aliases[flat] == k {
+			if slices.Contains(strings.Fields(aliases[flat]), k) {
 				return k
 			}
 		}

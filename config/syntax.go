@@ -89,8 +89,8 @@ func (r *reader) mendScalars(text string) string {
 			continue
 		}
 		raw := text[e.val:e.end]
-		if raw[0] == '[' || raw[0] == '{' || e.val < at {
-			continue
+		if raw[0] == '[' || raw[0] == '{' || e.val < at || raw != r.loc.text[e.val:e.end] {
+			continue // no scalar, inside of one that was replaced, or blanked out
 		}
 		if _, err := decodeText("x="+raw, new(map[string]any)); err == nil {
 			continue
@@ -113,6 +113,8 @@ func badScalar(raw string) string {
 		return "this text cannot be read"
 	case lower == "true" || lower == "false":
 		return fmt.Sprintf("wants small letters: %s", lower)
+	case lower == "yes" || lower == "no" || lower == "on" || lower == "off":
+		return fmt.Sprintf("wants true or false, or quotes around text: \"%s\"", raw)
 	case lower == "null" || lower == "nil" || lower == "undefined":
 		return fmt.Sprintf("there is no %s in TOML: leave the key out for its default", raw)
 	case strings.Trim(raw, "0123456789_.+-") == "" && strings.LastIndexAny(raw, "+-") <= 0 && strings.Count(raw, ".") < 2:
@@ -151,8 +153,9 @@ func (r *reader) mendStatement(text string, err error) string {
 	_, err = decodeText(text[:stmts[i].end], new(map[string]any))
 	r.twice(i, err)
 	start, end := stmts[i].start, stmts[i].end
-	r.bad[r.loc.entries[stmts[i].entry].path] = true
-	if stmts[i].header {
+	if !stmts[i].header {
+		r.bad[r.loc.entries[stmts[i].entry].path] = true
+	} else {
 		r.partial = true
 		end = len(text)
 		for _, next := range stmts[i+1:] {
