@@ -1,0 +1,192 @@
+package proxy
+
+import (
+	"io"
+
+	"lb/loop"
+)
+
+// client is a connection of a client's. Between requests it is all that the connection holds: no task, no
+// buffer.
+type client struct {
+	w          *worker
+	conn       *loop.Conn
+	ln         *Listener
+	next, prev *client // in the worker's list
+
+	x       *exchange // being served; nil between requests
+	tunnel  *tunnel   // after an upgrade
+	resting bool      // waits for the first byte of a request
+	gone    bool      // closed and off the list
+	linger  int       // bytes read on since lb closed its side
+}
+
+func (c *client) stats() *listenerShard { return &c.ln.shards[c.w.index] }
+
+// rest waits for the next request.
+func (c *client) rest(set *Settings) {
+	if c.w.grace != nil && !c.w.grace.Armed() { // lb stops, and those at rest have been closed
+		c.close()
+		return
+	}
+	c.resting = true
+	c.conn.SetReadDeadline(c.w.loop.Now() + int64(set.IdleTimeout))
+	c.conn.Await(c)
+}
+
+// Ready begins to serve what has come.
+func (c *client) Ready(_ *loop.Conn, timeout bool) {
+	c.resting = false
+	if timeout {
+		c.close()
+		return
+	}
+	c.w.loop.Go(c, c.conn)
+}
+
+// Run serves requests until there is none in hand.
+func (c *client) Run() {
+	x := c.w.takeExchange(c)
+	defer x.release()
+	for {
+		switch x.read() {
+		case gotNothing:
+			x.leave(c.rest)
+			return
+		case gotClosed:
+			x.leave(nil)
+			return
+		}
+		x.serve()
+		if !x.finish() {
+			x.leave(nil)
+			return
+		}
+	}
+}
+
+// close closes the connection. Bytes that the client sent and nobody read would turn that into a reset, which
+// may overtake the last answer: where that can be, use end.
+func (c *client) close() {
+	c.conn.Close()
+	c.forget()
+}
+
+// abort closes the connection so that the client can tell that something is missing.
+func (c *client) abort() {
+	c.conn.Abort()
+	c.forget()
+}
+
+// forget takes the connection off the worker's books.
+func (c *client) forget() {
+	if c.gone {
+		return
+	}
+	c.gone = true
+	c.stats().open.Dec()
+	c.prev.next, c.next.prev = c.next, c.prev
+	c.w.checkDrained()
+}
+
+// end closes lb's side and reads on for a while, so that the client sees the answer before it sees a reset.
+func (c *client) end() {
+	if c.conn.CloseWrite() != nil {
+		c.close()
+		return
+	}
+	c.conn.SetReadDeadline(c.w.loop.Now() + int64(lingerFor))
+	c.conn.Await((*lingerer)(c))
+}
+
+// lingerer is a client whose answer has been sent, and whose bytes nobody wants.
+type lingerer client
+
+func (l *lingerer) Ready(conn *loop.Conn, timeout bool) {
+	c := (*client)(l)
+	if timeout {
+		c.close()
+		return
+	}
+	b := c.w.takeBuffer()
+	defer c.w.giveBuffer(b)
+	for range 4 { // what is left of more is looked at in the next round
+		n, err := conn.TryRead(b)
+		c.linger += n
+		if err != nil || c.linger > lingerBytes {
+			c.close()
+			return
+		}
+		if n == 0 {
+			break
+		}
+	}
+	conn.Await(l)
+}
+
+// cut ends the connection, whatever it does.
+func (c *client) cut() {
+	switch {
+	case c.tunnel != nil:
+		c.tunnel.abort()
+	case c.x != nil:
+		c.x.task.Interrupt(errStopped)
+	default:
+		c.close()
+	}
+}
+
+type got int
+
+const (
+	gotRequest got = iota
+	gotNothing     // the client rests
+	gotClosed      // it is gone, or got an answer that ends the connection
+)
+
+// read reads a request head. What had come with the one before is already there.
+func (x *exchange) read() got {
+	x.begin()
+	conn := x.c.conn
+	timed := false
+	for {
+		if x.have > 0 {
+			n, err := x.req.Parse(x.in[:x.have], &x.limits)
+			if err != nil {
+				x.start = x.w.loop.Now()
+				x.refuse(badRequest(err))
+				return gotClosed
+			}
+			if n > 0 {
+				x.head = n
+				return gotRequest
+			}
+			if !timed {
+				timed = true
+				conn.SetReadDeadline(x.w.loop.Now() + int64(x.set.HeaderTimeout))
+			}
+		}
+		var n int
+		var err error
+		if x.have == 0 {
+			if n, err = conn.TryRead(x.in); n == 0 && err == nil {
+				return gotNothing
+			}
+		} else {
+			n, err = conn.Read(x.in[x.have:])
+		}
+		if err != nil {
+			switch {
+			case err == loop.ErrTimeout:
+				x.start = x.w.loop.Now()
+				x.refuse(failure{reason: HeaderTimeout})
+			case err == io.EOF && x.have == 0:
+				x.c.close()
+			default:
+				x.c.abort()
+			}
+			return gotClosed
+		}
+		x.have += n
+	}
+}

@@ -1,0 +1,417 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+
+	"lb/http1"
+	"lb/loop"
+	"lb/route"
+	"lb/upstream"
+)
+
+var (
+	errStopped = errors.New("proxy: the grace of a shutdown is over")
+	errUpload  = errors.New("proxy: the request body broke off")
+)
+
+// exchange is one client request and the attempts to get it answered. Exchanges are kept for use again;
+// begin says what a new one starts with.
+type exchange struct {
+	w    *worker
+	c    *client
+	task *loop.Task
+	set  *Settings
+
+	limits http1.Limits
+	in     []byte // of the client's bytes, in[:have]: the head, then what came with it
+	have   int
+	head   int // in[:head] is the request head
+	req    http1.Request
+	body   requestBody
+	peer   netip.Addr // who connected
+	client netip.Addr // who asked: the peer, or whom a trusted proxy names
+	trust  bool       // the peer is a trusted proxy
+	id     [32]byte   // X-Request-Id where the client's is not believed
+	reqID  []byte
+
+	route  *route.Route
+	snap   *upstream.Snapshot
+	sel    upstream.Selection
+	lease  upstream.Lease
+	leased bool
+	tries  int
+	retry  int // further attempts that are left
+
+	bc   *backendConn
+	out  []byte // the head under way, first the request's, then the response's
+	back []byte // the backend's bytes, while there are any
+	resp http1.Response
+	up   upload
+
+	start     int64 // when the head had come
+	connect   int64 // ns that connecting took, 0 on a connection that was there
+	first     int64 // when the first byte of the answer came
+	respondBy int64 // until when the response head must be there; 0 while the request is still being sent
+	status    int   // sent to the client
+	why       failure
+	answered  bool // bytes of an answer have gone to the client
+	continued bool // 100 Continue is among them
+	keep      bool // the client's connection stays open
+	cut       bool // the answer is incomplete: the client must be able to tell
+	bytesIn   int64
+	bytesOut  int64
+	left      bool // the client's connection has been taken care of
+}
+
+func (w *worker) takeExchange(c *client) *exchange {
+	x, ok := w.exchanges.Get()
+	if !ok {
+		x = &exchange{w: w, out: make([]byte, 0, 4<<10)}
+		x.up.x = x
+	}
+	set := w.proxy.settings.Load()
+	if want := set.MaxHeaderBytes + 1; len(x.in) < want {
+		// One more than the limit, so that a head that is too large is seen to be so.
+		x.in = make([]byte, max(want, 16<<10))
+	}
+	x.c, x.task = c, w.loop.Current()
+	x.have, x.left = 0, false
+	x.peer = c.conn.RemoteAddr().Addr().Unmap()
+	c.x = x
+	return x
+}
+
+// begin makes x ready for the next request of its client.
+func (x *exchange) begin() {
+	set := x.w.proxy.settings.Load()
+	x.set = set
+	x.limits = http1.Limits{MaxBytes: set.MaxHeaderBytes, MaxFields: set.MaxHeaderFields}
+	x.req.Reset()
+	x.head = 0
+	x.route, x.snap = nil, nil
+	x.tries, x.connect, x.first, x.respondBy = 0, 0, 0, 0
+	x.status = 0
+	x.why = failure{}
+	x.answered, x.continued, x.keep, x.cut = false, false, false, false
+	x.bytesIn, x.bytesOut = 0, 0
+	x.reqID = nil
+}
+
+// release gives back what the exchange holds. It runs after a panic too, and then the connections it had are
+// of no further use.
+func (x *exchange) release() {
+	c := x.c
+	c.conn.Watch(nil, false)
+	if !x.left { // a panic
+		if x.up.task != nil {
+			x.up.task.Interrupt(errStopped)
+		}
+		if x.leased {
+			x.settle(upstream.FaultClient)
+		}
+		x.dropBackend()
+		c.stats().answers[InternalError].Inc()
+		c.x = nil
+		c.abort()
+		return // and x is left to the collector: who knows what state it is in
+	}
+	if x.back != nil {
+		x.w.giveBuffer(x.back)
+		x.back = nil
+	}
+	x.c, x.task, x.set, x.bc, x.route, x.snap = nil, nil, nil, nil, nil, nil
+	x.w.exchanges.Put(x)
+}
+
+// leave ends the exchange's hold of its client; then, if not nil, says what comes next for it.
+func (x *exchange) leave(then func(*Settings)) {
+	x.left = true
+	x.c.x = nil
+	if then != nil {
+		then(x.set)
+	}
+}
+
+// serve answers the request.
+func (x *exchange) serve() {
+	x.start = x.w.loop.Now()
+	x.c.stats().requests.Inc()
+	f := x.admit()
+	if f.failed() {
+		x.refuse(f)
+		return
+	}
+	for {
+		b, err := x.choose()
+		if err != nil {
+			if !f.failed() {
+				f = failure{reason: NoBackend}
+			}
+			break
+		}
+		f = x.attempt(b)
+		if !f.failed() {
+			return
+		}
+		if !x.mayRetry(&f) {
+			break
+		}
+	}
+	x.refuse(f)
+}
+
+// admit finds out where the request goes, and whether it may.
+func (x *exchange) admit() failure {
+	x.identify()
+	x.route = x.set.Table.Match(x.req.Host, x.req.Path)
+	f := x.prepareBody()
+	if f.failed() {
+		return f
+	}
+	if x.route == nil {
+		return failure{reason: NoRoute}
+	}
+	x.snap = x.route.Pool.Snapshot()
+	x.retry = x.snap.Settings.Retries
+	x.sel.Reset(x.start, x.w.index)
+	x.sel.Tunnel = x.req.Upgrade
+	if x.snap.NeedsKey() {
+		x.sel.Key, x.sel.HasKey = x.hashKey(&x.snap.Settings.Hash)
+	}
+	return failure{}
+}
+
+// choose admits the request to a backend that has not been tried.
+func (x *exchange) choose() (*upstream.Backend, error) {
+	x.sel.Now = x.w.loop.Now()
+	lease, err := x.route.Pool.Acquire(&x.sel)
+	if err != nil {
+		return nil, err
+	}
+	x.lease, x.leased = lease, true
+	x.tries++
+	return lease.Backend(), nil
+}
+
+// settle ends the lease.
+func (x *exchange) settle(fault upstream.Fault) {
+	now := x.w.loop.Now()
+	latency := int64(0)
+	if x.first != 0 {
+		latency = x.first - x.lease.Start()
+	}
+	x.leased = false
+	x.lease.Done(upstream.Outcome{Now: now, Latency: latency, Status: x.status, Fault: fault})
+}
+
+// mayRetry is the whole rule of what is tried again. Another backend is asked at once, without delay:
+// whatever nothing was sent of, and what may be repeated, is in hand, and has not been answered in part.
+func (x *exchange) mayRetry(f *failure) bool {
+	if x.answered || x.retry == 0 || x.task.Interrupted() != nil {
+		return false
+	}
+	switch f.reason {
+	case ConnectFailed, ConnectTimeout:
+	case BackendClosed:
+		if x.body.more || !x.req.Idempotent() {
+			return false
+		}
+	default:
+		return false
+	}
+	x.retry--
+	return true
+}
+
+// attempt sends the request to one backend and passes its answer on. Without a failure the request has been
+// answered.
+func (x *exchange) attempt(b *upstream.Backend) failure {
+	f := x.try(b, false)
+	if f.stale && !x.body.more && x.req.Idempotent() {
+		// The backend closed a connection that had served before just as the request went out. It is well
+		// enough to have done so in order, so the same one is asked on a new connection.
+		x.tries++
+		f = x.try(b, true)
+	}
+	if f.failed() && x.leased {
+		x.settle(answers[f.reason].fault)
+	}
+	return f
+}
+
+func (x *exchange) try(b *upstream.Backend, fresh bool) failure {
+	x.connect = 0
+	x.first = 0
+	var f failure
+	if !fresh && x.snap.Settings.Reuse {
+		x.bc = x.w.takeIdle(b)
+	}
+	x.c.conn.Watch(x.task, x.watchFIN())
+	if x.bc == nil {
+		if x.bc, f = x.dial(b); f.failed() {
+			x.c.conn.Watch(nil, false)
+			return f
+		}
+	} else {
+		x.bc.stats.ConnsReused.Inc()
+	}
+	f = x.send()
+	if !f.failed() {
+		f = x.receive()
+	}
+	if x.bc != nil && f.failed() {
+		x.stopUpload()
+		x.dropBackend()
+	}
+	x.c.conn.Watch(nil, false)
+	return f
+}
+
+// watchFIN says whether the client's FIN means that it is gone. It does, as for nginx and Go, except from a
+// client that said that this is its last request: that one may close its sending side and wait.
+func (x *exchange) watchFIN() bool { return x.req.KeepAlive && !x.c.conn.Gone(true) }
+
+// interruption is what a wait of the exchange's task was cut short by. The task can wait again afterwards.
+func (x *exchange) interruption() failure {
+	err := x.task.Interrupted()
+	x.task.ClearInterrupt()
+	switch err {
+	case loop.ErrPeerGone:
+		return failure{reason: ClientGone}
+	case errUpload:
+		return x.up.why
+	}
+	x.c.conn.Watch(nil, false)
+	return failure{reason: Stopped}
+}
+
+// dropBackend closes the connection to the backend, which cancels the request there.
+func (x *exchange) dropBackend() {
+	if x.bc != nil {
+		x.bc.close()
+		x.bc = nil
+	}
+}
+
+// refuse answers in lb's own name, or cuts the connection when an answer has begun.
+func (x *exchange) refuse(f failure) {
+	x.why = f
+	x.c.stats().answers[f.reason].Inc()
+	if x.answered {
+		x.cut = true
+		return
+	}
+	x.status = f.statusCode()
+	if f.reason == ClientGone || f.reason == ClientStalled {
+		x.cut = true
+		return
+	}
+	// The connection can go on when the next request is where it should be.
+	x.keep = x.head > 0 && x.req.KeepAlive && !x.body.more && f.reason != BadRequest && f.reason != Stopped && !x.w.proxy.stopping.Load()
+	connection := ""
+	switch {
+	case !x.keep:
+		connection = "Connection: close\r\n"
+	case x.req.Minor == 0:
+		connection = "Connection: keep-alive\r\n"
+	}
+	x.freeOut()
+	x.out = appendAnswer(x.out[:0], x.status, connection, x.head > 0 && x.req.MethodID == http1.MethodHead)
+	if _, err := x.c.conn.Write(x.out); err != nil {
+		x.cut = true
+	}
+	x.bytesOut = int64(len(ownAnswers[x.status].body))
+	if x.head == 0 { // refused by the reader: nobody else ends it
+		x.log()
+		x.c.end()
+	}
+}
+
+// freeOut makes sure that out can be written to: what it holds may still be on its way to a backend.
+func (x *exchange) freeOut() {
+	if x.bc != nil && x.bc.conn.Pending() {
+		x.out = make([]byte, 0, 4<<10)
+	}
+}
+
+// finish logs the exchange and sees to the client's connection. It reports whether the client may have sent
+// another request.
+func (x *exchange) finish() bool {
+	if x.c.tunnel != nil {
+		return false
+	}
+	x.log()
+	sh := x.c.stats()
+	sh.bytesIn.Add(uint64(x.bytesIn))
+	sh.bytesOut.Add(uint64(x.bytesOut))
+	switch {
+	case x.cut:
+		x.c.abort()
+		return false
+	case !x.keep:
+		if x.body.more || x.have > x.body.end || x.c.conn.Readable() {
+			x.c.end()
+		} else {
+			x.c.close()
+		}
+		return false
+	}
+	// What came after the request is the beginning of the next.
+	x.have = copy(x.in, x.in[x.body.end:x.have])
+	return true
+}
+
+// identify finds out who asks.
+func (x *exchange) identify() {
+	x.client = x.peer
+	x.trust = false
+	if len(x.set.Trusted) == 0 || !x.trusted(x.peer) {
+		return
+	}
+	x.trust = true
+	// The list grows to the right as requests pass proxies: the last address that is not a trusted proxy's is
+	// the one that a trusted proxy saw.
+	for i := len(x.req.Fields) - 1; i >= 0; i-- {
+		f := &x.req.Fields[i]
+		if f.Kind != http1.FieldXForwardedFor {
+			continue
+		}
+		rest := string(f.Value(x.in))
+		for rest != "" {
+			cut := strings.LastIndexByte(rest, ',')
+			last := strings.Trim(rest[cut+1:], " \t")
+			rest = rest[:max(cut, 0)]
+			a, err := parseForwarded(last)
+			if err != nil {
+				return // whatever is left of it, nobody we trust wrote
+			}
+			x.client = a
+			if !x.trusted(a) {
+				return
+			}
+		}
+	}
+}
+
+func (x *exchange) trusted(a netip.Addr) bool {
+	for _, p := range x.set.Trusted {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseForwarded reads an entry of X-Forwarded-For: an address, in some proxies' hands with a port.
+func parseForwarded(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		var ap netip.AddrPort
+		if ap, err = netip.ParseAddrPort(s); err == nil {
+			a = ap.Addr()
+		}
+	}
+	return a.Unmap().WithZone(""), err
+}

@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"lb/http1"
+	"lb/upstream"
+)
+
+// Reason says why lb answered a request itself, or why an answer was not what the client could expect. It
+// stands in the access log and is a label of a metric.
+type Reason uint8
+
+// The reasons. None is for answers of the application.
+const (
+	None            Reason = iota
+	BadRequest             // the request broke the rules; the log has a code of its own for each
+	HeaderTimeout          // the request head did not come in time
+	BodyTimeout            // the request body stopped coming
+	BodyTooLarge           // more than max_body
+	NoRoute                // no route for this host and path
+	NoBackend              // no backend of the pool may be used
+	ConnectFailed          // no backend accepted a connection
+	ConnectTimeout         // the backend did not accept in time
+	ResponseTimeout        // no response head in time
+	BackendClosed          // the backend closed or reset the connection before it answered
+	BadResponse            // the backend's response made no sense
+	BackendCut             // the backend broke off in the middle of its answer
+	BackendStalled         // the backend stopped in the middle of its answer, or took nothing of the request
+	ClientGone             // the client went away
+	ClientStalled          // the client stopped reading the answer
+	Stopped                // lb was told to stop and the grace was over
+	InternalError          // lb itself failed: a bug
+	reasons
+)
+
+// answers are what lb says for each reason.
+var answers = [reasons]struct {
+	code   string
+	status int
+	fault  upstream.Fault
+}{
+	BadRequest:      {"bad_request", 400, upstream.FaultClient},
+	HeaderTimeout:   {"header_timeout", 408, upstream.FaultClient},
+	BodyTimeout:     {"body_timeout", 408, upstream.FaultClient},
+	BodyTooLarge:    {"body_too_large", 413, upstream.FaultClient},
+	NoRoute:         {"no_route", 404, upstream.FaultNone},
+	NoBackend:       {"no_backend", 503, upstream.FaultNone},
+	ConnectFailed:   {"connect_failed", 502, upstream.FaultConnect},
+	ConnectTimeout:  {"connect_timeout", 504, upstream.FaultConnect},
+	ResponseTimeout: {"response_timeout", 504, upstream.FaultTimeout},
+	BackendClosed:   {"backend_closed", 502, upstream.FaultReset},
+	BadResponse:     {"bad_response", 502, upstream.FaultMalformed},
+	BackendCut:      {"backend_cut", 502, upstream.FaultReset},
+	BackendStalled:  {"backend_stalled", 504, upstream.FaultTimeout},
+	ClientGone:      {"client_gone", 499, upstream.FaultClient},
+	ClientStalled:   {"client_stalled", 499, upstream.FaultClient},
+	Stopped:         {"stopped", 503, upstream.FaultClient},
+	InternalError:   {"internal_error", 500, upstream.FaultClient},
+}
+
+// Reasons is the number of reasons, None included.
+const Reasons = int(reasons)
+
+// String is the reason's code: "" for None, else snake case.
+func (r Reason) String() string { return answers[r].code }
+
+// failure is why a request, or one attempt at it, came to nothing. The zero failure is none.
+type failure struct {
+	reason Reason
+	status int // in place of the reason's
+	detail string
+	stale  bool // the connection had served before and ended before a byte of the answer: nobody's fault
+}
+
+func (f *failure) failed() bool { return f.reason != None }
+
+func (f *failure) statusCode() int {
+	if f.status != 0 {
+		return f.status
+	}
+	return answers[f.reason].status
+}
+
+// code is what the log calls it.
+func (f *failure) code() string {
+	if f.detail != "" {
+		return f.detail
+	}
+	return answers[f.reason].code
+}
+
+// badRequest turns what http1 says of a request into a failure.
+func badRequest(err error) failure {
+	e := err.(*http1.Error)
+	return failure{reason: BadRequest, status: e.Status, detail: e.Reason}
+}
+
+func badResponse(err error) failure {
+	return failure{reason: BadResponse, detail: err.(*http1.Error).Reason}
+}

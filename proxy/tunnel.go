@@ -1,0 +1,166 @@
+package proxy
+
+import (
+	"io"
+
+	"lb/loop"
+	"lb/upstream"
+)
+
+// tunnel is a connection after an upgrade: bytes pass both ways until both sides have ended. While nothing
+// moves it holds neither a task nor a buffer.
+type tunnel struct {
+	w      *worker
+	client *client
+	bc     *backendConn
+	lease  upstream.Lease
+	idle   int64 // ns
+	moved  int64 // when something last moved
+	out    way   // from the client to the backend
+	back   way
+	ended  bool
+	why    failure
+	entry  *entry // for the access log, nil without one
+}
+
+// way is one direction of a tunnel.
+type way struct {
+	t        *tunnel
+	from, to *loop.Conn
+	busy     bool // a task moves bytes
+	done     bool // the side it comes from has ended
+	bytes    int64
+}
+
+// upgrade passes the 101 on and leaves both connections to a tunnel. In x.back, [:head] is the head and the
+// rest, up to have, the first bytes of the new protocol.
+func (x *exchange) upgrade(head, have int) failure {
+	x.freeOut()
+	x.out = x.appendResponseHead(x.out[:0], x.back[:head], 0, "Connection: Upgrade\r\nUpgrade: websocket\r\n")
+	x.status = 101
+	x.answered = true
+	if err := x.c.conn.Writev(x.out, x.back[head:have]); err != nil {
+		return x.clientFailure(err)
+	}
+	early := x.in[x.body.end:x.have]
+	if len(early) > 0 {
+		if _, err := x.bc.conn.Write(early); err != nil {
+			return failure{reason: BackendCut}
+		}
+	}
+	x.c.conn.Watch(nil, false)
+	now := x.w.loop.Now()
+	t := &tunnel{w: x.w, client: x.c, bc: x.bc, lease: x.lease, idle: int64(x.snap.Settings.TunnelIdle), moved: now}
+	t.out = way{t: t, from: x.c.conn, to: x.bc.conn, bytes: int64(len(early))}
+	t.back = way{t: t, from: x.bc.conn, to: x.c.conn, bytes: int64(have - head)}
+	t.entry = x.entry()
+	t.lease.Tunnel()
+	x.leased, x.bc = false, nil
+	x.c.tunnel = t
+	t.out.await()
+	t.back.await()
+	return failure{}
+}
+
+func (d *way) await() {
+	d.busy = false
+	if d.t.idle > 0 {
+		d.from.SetReadDeadline(d.t.moved + d.t.idle)
+	}
+	d.from.Await(d)
+}
+
+// Ready begins to move what has come.
+func (d *way) Ready(_ *loop.Conn, timeout bool) {
+	t := d.t
+	if timeout && t.w.loop.Now() >= t.moved+t.idle && !t.out.busy && !t.back.busy {
+		t.end(failure{})
+		return
+	}
+	if timeout && !d.from.Readable() {
+		d.await() // the other direction has been busy meanwhile
+		return
+	}
+	d.busy = true
+	t.w.loop.Go(d, t.client.conn)
+}
+
+// Run moves bytes until there are none.
+func (d *way) Run() {
+	t := d.t
+	defer func() {
+		if d.busy { // a panic
+			t.end(failure{reason: BackendCut})
+		}
+	}()
+	b := t.w.takeBuffer()
+	for !t.ended {
+		n, err := d.from.TryRead(b)
+		if n == 0 && err == nil {
+			d.await()
+			break
+		}
+		if err == io.EOF {
+			d.busy, d.done = false, true
+			d.finish()
+			break
+		}
+		if err == nil {
+			t.moved = t.w.loop.Now()
+			d.bytes += int64(n)
+			_, err = d.to.Write(b[:n])
+		}
+		if err != nil {
+			d.busy = false
+			t.end(d.failure())
+			break
+		}
+	}
+	d.busy = false
+	t.w.giveBuffer(b)
+}
+
+// finish passes the end of one direction on. The other one may go on, until it ends too or is idle.
+func (d *way) finish() {
+	t := d.t
+	if t.out.done && t.back.done {
+		t.end(failure{})
+		return
+	}
+	if d.to.CloseWrite() != nil {
+		t.end(failure{})
+	}
+}
+
+func (d *way) failure() failure {
+	t := d.t
+	if t.client.conn.Gone(false) {
+		return failure{reason: ClientGone}
+	}
+	return failure{reason: BackendCut}
+}
+
+// abort ends the tunnel from outside.
+func (t *tunnel) abort() { t.end(failure{reason: Stopped}) }
+
+// end closes both sides.
+func (t *tunnel) end(why failure) {
+	if t.ended {
+		return
+	}
+	t.ended = true
+	fault := upstream.FaultNone
+	if why.failed() {
+		t.client.stats().answers[why.reason].Inc()
+		fault = answers[why.reason].fault
+	}
+	t.bc.stats.BytesSent.Add(uint64(t.out.bytes))
+	t.bc.stats.BytesReceived.Add(uint64(t.back.bytes))
+	sh := t.client.stats()
+	sh.bytesIn.Add(uint64(t.out.bytes))
+	sh.bytesOut.Add(uint64(t.back.bytes))
+	t.lease.Done(upstream.Outcome{Now: t.w.loop.Now(), Status: 101, Fault: fault})
+	t.entry.write(t, why)
+	t.bc.close()
+	t.client.close()
+}

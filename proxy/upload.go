@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"io"
+
+	"lb/http1"
+	"lb/loop"
+)
+
+// requestBody is the body of a request as far as it came with the head.
+type requestBody struct {
+	held    []byte // goes out together with the head
+	end     int    // where in the exchange's buffer the request ends, as far as it is there
+	more    bool   // there is more to come; what has been taken of that cannot be sent again
+	left    int64  // of a body of known length, what is still to come
+	chunked bool
+	chunks  http1.Chunked // follows a chunked body; stands after held
+}
+
+// prepareBody looks at what came with the head.
+func (x *exchange) prepareBody() failure {
+	b := &x.body
+	b.left, b.chunked, b.more = 0, false, false
+	rest := x.in[x.head:x.have]
+	switch n := x.req.Length; {
+	case n == 0:
+		rest = rest[:0]
+	case n > 0:
+		if x.set.MaxBody > 0 && n > x.set.MaxBody {
+			b.more = true
+			b.end = x.head
+			return failure{reason: BodyTooLarge}
+		}
+		if int64(len(rest)) >= n {
+			rest = rest[:n]
+		} else {
+			b.left = n - int64(len(rest))
+			b.more = true
+		}
+	default:
+		b.chunked = true
+		b.chunks.Reset()
+		n, done, err := b.chunks.Feed(rest)
+		if err != nil {
+			b.more, b.end = true, x.head
+			return badRequest(err)
+		}
+		rest = rest[:n]
+		b.more = !done
+		if x.set.MaxBody > 0 && int64(n) > x.set.MaxBody {
+			b.more, b.end = true, x.head
+			return failure{reason: BodyTooLarge}
+		}
+	}
+	b.held = rest
+	b.end = x.head + len(rest)
+	x.bytesIn = int64(len(rest))
+	return failure{}
+}
+
+// upload sends the rest of a request body, in a task of its own, so that an answer that comes early is passed
+// on while the body is still coming.
+type upload struct {
+	x       *exchange
+	task    *loop.Task // nil when it does not run
+	waiting bool       // the exchange waits for it to end
+	why     failure    // why the body broke off, for the exchange that is interrupted with errUpload
+}
+
+func (x *exchange) startUpload() {
+	x.up.why = failure{}
+	x.up.waiting = false
+	x.up.task = x.w.loop.Go(&x.up, x.c.conn)
+}
+
+// stopUpload ends the upload and waits until it has.
+func (x *exchange) stopUpload() {
+	if x.up.task == nil {
+		return
+	}
+	kept := x.task.Interrupted()
+	x.task.ClearInterrupt()
+	x.up.task.Interrupt(errStopped)
+	x.up.waiting = true
+	for x.up.task != nil {
+		if err := x.task.Park(0); err != nil {
+			kept = err
+			x.task.ClearInterrupt()
+		}
+	}
+	x.up.waiting = false
+	if kept != nil {
+		x.task.Interrupt(kept)
+	}
+}
+
+// Run sends the body until it ends or cannot go on.
+func (u *upload) Run() {
+	x := u.x
+	f := failure{reason: InternalError} // if it comes to a panic
+	defer func() {
+		u.task = nil
+		if f.failed() {
+			u.why = f
+			x.task.Interrupt(errUpload)
+		} else if u.waiting {
+			x.task.Wake()
+		}
+	}()
+	for x.body.more {
+		step := u.step()
+		if step.failed() || u.task.Interrupted() != nil {
+			f = step
+			return
+		}
+	}
+	x.requestSent()
+	f = failure{}
+}
+
+// step passes on what has come.
+func (u *upload) step() failure {
+	x := u.x
+	b := &x.body
+	conn := x.c.conn
+	by := x.w.loop.Now() + int64(x.set.BodyTimeout)
+	if x.req.Expect && !x.continued {
+		by = 0 // the client waits as we do
+	}
+	conn.SetReadDeadline(by)
+	if err := conn.Wait(); err != nil {
+		return u.readFailure(err)
+	}
+	buf := x.w.takeBuffer()
+	defer x.w.giveBuffer(buf)
+	size := int64(len(buf))
+	if b.chunked {
+		// What follows the body in the same read goes back to where the next request is read from.
+		size = min(size, int64(len(x.in)-b.end))
+		if size == 0 {
+			x.in = append(x.in, make([]byte, 4<<10)...)
+			size = 4 << 10
+		}
+	} else {
+		size = min(size, b.left)
+	}
+	n, err := conn.Read(buf[:size])
+	if err != nil {
+		return u.readFailure(err)
+	}
+	if b.chunked {
+		k, done, err := b.chunks.Feed(buf[:n])
+		if err != nil {
+			return badRequest(err)
+		}
+		if done {
+			x.have = b.end + copy(x.in[b.end:], buf[k:n])
+			b.more = false
+		}
+		n = k
+	} else {
+		b.left -= int64(n)
+		b.more = b.left > 0
+	}
+	x.bytesIn += int64(n)
+	if x.set.MaxBody > 0 && x.bytesIn > x.set.MaxBody {
+		b.more = true
+		return failure{reason: BodyTooLarge}
+	}
+	more := b.more
+	b.more = true // until the backend's socket has it
+	if _, err := x.bc.conn.Write(buf[:n]); err != nil {
+		switch {
+		case u.task.Interrupted() != nil:
+		case err == loop.ErrTimeout:
+			return failure{reason: BackendStalled}
+		default:
+			// The backend does not want the rest. It may have said why: the exchange reads on, and sees the end of
+			// the connection if it has not.
+			u.task.Interrupt(err)
+		}
+		return failure{}
+	}
+	x.bc.stats.BytesSent.Add(uint64(n))
+	b.more = more
+	return failure{}
+}
+
+func (u *upload) readFailure(err error) failure {
+	switch {
+	case u.task.Interrupted() != nil:
+		return failure{}
+	case err == loop.ErrTimeout:
+		return failure{reason: BodyTimeout}
+	case err == io.EOF:
+		return failure{reason: ClientGone}
+	}
+	return failure{reason: ClientGone}
+}

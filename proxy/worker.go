@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	crand "crypto/rand"
+	"math/rand/v2"
+	"time"
+
+	"lb/loop"
+	"lb/upstream"
+)
+
+const (
+	// bodyBuffer is the size of the buffers that bodies pass through: large enough that the cost of a system
+	// call is small beside that of copying, small enough to stay in the processor's second-level cache.
+	bodyBuffer = 64 << 10
+	// trimEvery is how often a worker gives back buffers that nobody needs.
+	trimEvery = 2 * time.Second
+	// lingerFor and lingerBytes bound how long a connection that lb closes is read on, so that the client gets
+	// to see the answer: closing a socket with unread bytes resets it.
+	lingerFor   = 2 * time.Second
+	lingerBytes = 1 << 20
+)
+
+// worker is one loop's part of the proxy. Everything in it belongs to that loop.
+type worker struct {
+	proxy *Proxy
+	loop  *loop.Loop
+	index int
+
+	clients   client // head of the circular list of client connections, tunnels included
+	exchanges loop.Pool[*exchange]
+	buffers   loop.Pool[[]byte]
+	idle      []idleList // by Live.ID
+	random    *rand.ChaCha8
+	trim      loop.Timer
+
+	drained func()      // called once there is no client left; set when stopping
+	grace   *loop.Timer // when idle clients are closed in a shutdown
+}
+
+func newWorker(p *Proxy, l *loop.Loop) *worker {
+	w := &worker{proxy: p, loop: l, index: l.Index()}
+	w.clients.next, w.clients.prev = &w.clients, &w.clients
+	var seed [32]byte
+	crand.Read(seed[:])
+	w.random = rand.NewChaCha8(seed)
+	return w
+}
+
+func (w *worker) armTrim() {
+	w.loop.AfterFunc(&w.trim, w.loop.Now()+int64(trimEvery), func() {
+		w.exchanges.Trim()
+		w.buffers.Trim()
+		w.armTrim()
+	})
+}
+
+// takeBuffer takes a buffer of bodyBuffer bytes.
+func (w *worker) takeBuffer() []byte {
+	if b, ok := w.buffers.Get(); ok {
+		return b
+	}
+	return make([]byte, bodyBuffer)
+}
+
+func (w *worker) giveBuffer(b []byte) {
+	if cap(b) == bodyBuffer {
+		w.buffers.Put(b[:bodyBuffer])
+	}
+}
+
+func (w *worker) accept(ln *Listener, conn *loop.Conn) {
+	c := &client{w: w, conn: conn, ln: ln}
+	sh := &ln.shards[w.index]
+	sh.accepted.Inc()
+	sh.open.Inc()
+	c.next, c.prev = &w.clients, w.clients.prev
+	c.prev.next, c.next.prev = c, c
+	set := w.proxy.settings.Load()
+	conn.SetStallTimeout(int64(set.WriteTimeout))
+	c.rest(set)
+}
+
+// drain lets the clients go: see Proxy.Shutdown.
+func (w *worker) drain(done func()) {
+	w.drained = done
+	w.grace = new(loop.Timer)
+	w.loop.AfterFunc(w.grace, w.loop.Now()+int64(idleGrace), w.closeIdle)
+	w.checkDrained()
+}
+
+func (w *worker) closeIdle() {
+	for c := w.clients.next; c != &w.clients; {
+		next := c.next
+		if c.resting {
+			c.close()
+		}
+		c = next
+	}
+	w.checkDrained()
+}
+
+func (w *worker) checkDrained() {
+	if w.drained == nil || w.clients.next != &w.clients {
+		return
+	}
+	w.loop.Stop(w.grace)
+	for i := range w.idle {
+		w.idle[i].clear(w)
+	}
+	w.drained()
+	w.drained = nil
+}
+
+// cut ends what is left of a shutdown.
+func (w *worker) cut() {
+	for c := w.clients.next; c != &w.clients; {
+		next := c.next
+		c.cut()
+		c = next
+	}
+}
+
+// forget closes the idle connections to a backend.
+func (w *worker) forget(b *upstream.Backend) {
+	if b.ID < len(w.idle) && w.idle[b.ID].live == b.Live {
+		w.idle[b.ID].clear(w)
+	}
+}
