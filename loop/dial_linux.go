@@ -44,6 +44,10 @@ func (l *Loop) Dial(addr netip.AddrPort, path string, until int64) (*Conn, error
 			unix.Close(fd)
 			return nil, err
 		}
+		if err == nil && path == "" && toItself(fd, sa) {
+			unix.Close(fd)
+			return nil, unix.ECONNREFUSED
+		}
 		c, rerr := l.register(fd, addr)
 		if rerr != nil {
 			unix.Close(fd)
@@ -52,12 +56,36 @@ func (l *Loop) Dial(addr netip.AddrPort, path string, until int64) (*Conn, error
 		if err == nil {
 			return c, nil
 		}
-		if err := c.connected(until); err != nil {
+		err = c.connected(until)
+		if err == nil && path == "" && toItself(fd, sa) {
+			err = unix.ECONNREFUSED
+			c.resetOnClose() // else the port stays taken for a minute
+		}
+		if err != nil {
 			c.Close()
 			return nil, err
 		}
 		return c, nil
 	}
+}
+
+// toItself tells a socket that connected to itself. That happens when nobody listens on a local port from which the
+// system gives out ports to dial from: besides talking to ourselves we would keep the port from the
+// app that comes back to it.
+func toItself(fd int, to unix.Sockaddr) bool {
+	from, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	switch from := from.(type) {
+	case *unix.SockaddrInet4:
+		to, ok := to.(*unix.SockaddrInet4)
+		return ok && from.Port == to.Port && from.Addr == to.Addr
+	case *unix.SockaddrInet6:
+		to, ok := to.(*unix.SockaddrInet6)
+		return ok && from.Port == to.Port && from.Addr == to.Addr
+	}
+	return false
 }
 
 func (c *Conn) connected(until int64) error {

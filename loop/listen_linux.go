@@ -8,24 +8,15 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Listener is a listening socket shared by all loops.
-type Listener struct {
-	group  *Group
-	file   *os.File // keeps the descriptor
-	fd     int
-	tcp    bool
-	accept func(*Conn)
-	closed atomic.Bool
-	paused atomic.Uint64 // times accepting stopped for want of descriptors
+type acceptor struct {
+	file *os.File // keeps the descriptor
+	fd   int
 }
 
 // lnSide is one loop's view of a Listener.
@@ -36,18 +27,13 @@ type lnSide struct {
 	added bool
 }
 
-const (
-	// maxAccepts bounds what one loop accepts in one round, so that a storm of connections does not hold up
-	// those that are there.
-	maxAccepts = 128
-	// acceptPause is how long accepting rests when there are no descriptors left: short, so that service is
-	// back within a second of their return.
-	acceptPause = int64(100 * time.Millisecond)
-)
+// maxAccepts bounds what one loop accepts in one round, so that a storm of connections does not hold up
+// those that are there.
+const maxAccepts = 128
 
 // Serve accepts connections of ln on every loop until the Listener is closed. Each is handed to the loop that
 // has the fewest; there accept is called, on the loop, and must not wait. ln may be closed afterwards:
-// the Listener has a descriptor of its own.
+// the Listener has a descriptor of its own. (A net.UnixListener removes its path then, unless told not to.)
 func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 	f, ok := ln.(interface{ File() (*os.File, error) })
 	if !ok {
@@ -62,8 +48,8 @@ func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 		file.Close()
 		return nil, fmt.Errorf("loop: %w", err)
 	}
-	s := &Listener{group: g, file: file, fd: fd, accept: accept}
-	if _, s.tcp = ln.(*net.TCPListener); s.tcp {
+	s := &Listener{group: g, accept: accept, acceptor: acceptor{file, fd}}
+	if _, ok := ln.(*net.TCPListener); ok {
 		// Linux hands these on to accepted connections, which saves two system calls for each.
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
@@ -80,31 +66,31 @@ func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 	return s, nil
 }
 
-// Paused counts how often accepting paused for want of descriptors.
-func (s *Listener) Paused() uint64 { return s.paused.Load() }
-
-// Close stops accepting and waits until no loop will call accept again. Connections that the kernel had
-// already queued are accepted first: closing the socket would reset them.
+// Close stops accepting and waits until no loop will call accept again, so it must not be called on one.
+// Connections that the kernel had already queued are accepted first: closing the socket would reset them.
 func (s *Listener) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	var done sync.WaitGroup
-	for i, l := range s.group.loops {
-		done.Add(1)
-		l.postOrDrop(func() {
-			defer done.Done()
-			if side := l.lns[int32(s.fd)]; side != nil {
-				if i == 0 {
-					side.acceptUpTo(1 << 20)
-				}
-				side.remove()
-				delete(l.lns, int32(s.fd))
+	s.group.each(func(l *Loop) {
+		if side := l.lns[int32(s.fd)]; side != nil {
+			side.remove()
+			delete(l.lns, int32(s.fd))
+		}
+	})
+	if len(s.group.loops) > 0 {
+		l := s.group.loops[0]
+		side := &lnSide{l: l, ln: s}
+		s.group.each(func(at *Loop) {
+			if at == l {
+				side.acceptUpTo(1 << 20)
+				side.remove() // it may wait for descriptors
 			}
-		}, done.Done)
+		})
 	}
-	done.Wait()
-	return s.file.Close()
+	err := s.file.Close()
+	s.group.each(func(*Loop) {}) // connections on their way from one loop to another have arrived
+	return err
 }
 
 func (s *lnSide) add() {
@@ -133,8 +119,6 @@ func (s *lnSide) pause() {
 	s.l.AfterFunc(&s.retry, s.l.now+acceptPause, s.add)
 }
 
-func (s *lnSide) accept() { s.acceptUpTo(maxAccepts) }
-
 func (s *lnSide) acceptUpTo(n int) {
 	for range n {
 		var sa unix.RawSockaddrAny
@@ -153,15 +137,9 @@ func (s *lnSide) acceptUpTo(n int) {
 	}
 }
 
-// assign gives the connection to the loop that has the fewest, this one if none has fewer.
+// assign gives the connection to the loop that has the fewest.
 func (s *lnSide) assign(fd int, remote netip.AddrPort) {
-	to, least := s.l, s.l.accepted.Load()
-	for _, l := range s.ln.group.loops {
-		if n := l.accepted.Load(); n < least {
-			to, least = l, n
-		}
-	}
-	to.accepted.Add(1)
+	to := s.ln.group.least(s.l)
 	if to == s.l {
 		s.ln.adopt(to, fd, remote)
 		return
@@ -176,10 +154,8 @@ func (s *Listener) adopt(l *Loop, fd int, remote netip.AddrPort) {
 		unix.Close(fd)
 		return
 	}
-	c.accepted = true
-	s.accept(c)
+	s.welcome(c)
 }
-
 func peer(sa *unix.RawSockaddrAny) netip.AddrPort {
 	switch sa.Addr.Family {
 	case unix.AF_INET:

@@ -12,7 +12,6 @@ type Task struct {
 	conn   *Conn // closed if the task panics; may be nil
 	parked bool
 	intr   error
-	until  int64 // of the present Park; 0 is none
 	timer  Timer
 	sys    taskSys
 }
@@ -31,13 +30,11 @@ func (t *Task) Park(until int64) error {
 		if until <= t.loop.now {
 			return ErrTimeout
 		}
-		t.until = until
 		t.timer.target = t
 		t.loop.wheel.arm(&t.timer, until)
 	}
 	t.park()
 	if until != 0 {
-		t.until = 0
 		t.loop.wheel.stop(&t.timer)
 		if t.intr == nil && t.loop.now >= until {
 			return ErrTimeout
@@ -75,7 +72,7 @@ func (t *Task) fire(*Timer, int64) { t.Wake() }
 func (t *Task) exec() {
 	done := false
 	defer func() {
-		if !done { // a panic or a Goexit; both would otherwise end the loop
+		if !done { // a panic, which stops here, or Goexit, which Loop.left sees next
 			t.crashed(recover())
 		}
 	}()
@@ -85,19 +82,23 @@ func (t *Task) exec() {
 
 func (t *Task) crashed(v any) {
 	t.intr = nil
-	t.loop.group.crashed(v)
 	if t.conn != nil {
 		t.conn.Abort()
 	}
+	t.loop.group.crashed(v)
 }
 
 // Sleep waits for d nanoseconds.
 func (l *Loop) Sleep(d int64) error {
-	err := l.cur.Park(l.now + d)
-	if err == ErrTimeout {
-		return nil
+	t, until := l.cur, l.now+d
+	for {
+		// Park returns for a Wake, too, that was meant for another wait.
+		if err := t.Park(until); err == ErrTimeout {
+			return nil
+		} else if err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // Current returns the task that runs; nil in a Handler, a Post or a timer.
@@ -108,7 +109,8 @@ func (l *Loop) Current() *Task { return l.cur }
 func (l *Loop) Yield() error {
 	t := l.cur
 	l.later = append(l.later, t)
-	t.park()
+	// Not parked: it will go on, and a Wake must not make it go on twice.
+	t.sys.yield(struct{}{})
 	return t.intr
 }
 
@@ -130,11 +132,4 @@ func (l *Loop) Stop(t *Timer) { l.wheel.stop(t) }
 // the end of the stream, or its read deadline. Ready must not wait; to do so it starts a task with Loop.Go.
 type Handler interface {
 	Ready(c *Conn, timeout bool)
-}
-
-// Options of a Group. The zero value is useful.
-type Options struct {
-	// Panicked is called on the loop with what a task panicked with. Without it the panic is printed to
-	// standard error. The task's connection is closed either way.
-	Panicked func(v any, stack []byte)
 }

@@ -121,6 +121,9 @@ func (w *wheel) advance(now int64) {
 	}
 }
 
+// refire goes on with the present tick, which a timer that panicked left half done.
+func (w *wheel) refire(now int64) { w.fire(int(w.tick&(slots-1)), now) }
+
 // cascade moves the timers of the level's present slot to finer ones.
 func (w *wheel) cascade(level int) {
 	if level == levels {

@@ -1,0 +1,124 @@
+//go:build linux && !lb_portable
+
+package loop
+
+import (
+	"encoding/binary"
+	"math"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller is a loop's epoll set.
+type poller struct {
+	ep     int
+	wake   int     // eventfd
+	byFD   []*Conn // by descriptor
+	gen    int32
+	lns    map[int32]*lnSide
+	events []unix.EpollEvent
+	event  int // first of events that was not looked at
+}
+
+const maxEvents = 256
+
+func (l *Loop) open() (err error) {
+	l.lns = map[int32]*lnSide{}
+	l.events = make([]unix.EpollEvent, 0, maxEvents)
+	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		unix.Close(l.ep)
+		return err
+	}
+	if err = l.watch(l.wake, unix.EPOLLIN|unix.EPOLLET, 0); err != nil {
+		l.close()
+	}
+	return err
+}
+
+func (l *Loop) close() {
+	unix.Close(l.ep)
+	unix.Close(l.wake)
+}
+
+func (l *Loop) closeListeners() {
+	for _, s := range l.lns {
+		s.remove()
+	}
+}
+
+func (l *Loop) abortAll() {
+	for _, c := range l.byFD {
+		if c != nil {
+			c.Abort()
+		}
+	}
+}
+
+// wakeUp ends the sleep in poll.
+func (l *Loop) wakeUp() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	unix.Write(l.wake, one[:])
+}
+
+// poll looks for events without telling the scheduler, which is what a busy loop needs, and sleeps only when
+// there are none.
+func (l *Loop) poll() {
+	l.event = 0
+	l.events = l.events[:maxEvents]
+	r, _, _ := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, 0, 0, 0)
+	n := int(r)
+	if n <= 0 || n > maxEvents {
+		n = l.sleep()
+	}
+	l.events = l.events[:n]
+}
+
+func (l *Loop) sleep() int {
+	if l.busy() {
+		return 0
+	}
+	wait := l.wheel.wait(Clock())
+	if wait > 0 {
+		wait = (wait + 999_999) / 1_000_000
+		wait = min(wait, math.MaxInt32)
+	}
+	l.sleeping.Store(true)
+	defer l.sleeping.Store(false)
+	if l.npost.Load() > 0 || wait == 0 {
+		return 0
+	}
+	n, err := unix.EpollWait(l.ep, l.events, int(wait))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func (l *Loop) watch(fd int, events uint32, gen int32) error {
+	return unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: gen})
+}
+
+func (l *Loop) dispatch() {
+	for l.event < len(l.events) {
+		e := &l.events[l.event]
+		l.event++
+		fd := int(e.Fd)
+		if e.Pad != 0 { // connections begin at 1
+			// Another generation was closed earlier in this round, and the descriptor perhaps given out again.
+			if c := l.byFD[fd]; c != nil && c.gen == e.Pad {
+				c.event(e.Events)
+			}
+		} else if fd == l.wake {
+			var b [8]byte
+			unix.Read(fd, b[:])
+		} else if s := l.lns[e.Fd]; s != nil {
+			s.acceptUpTo(maxAccepts)
+		}
+	}
+}
