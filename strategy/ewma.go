@@ -17,10 +17,13 @@ import (
 // fast, until it is not; so it is multiplied by the queue there, and divided by the queue that an answer had to wait
 // in.
 //
+// Speed needs no weights here: it is measured. A weight is a preference on top of it.
+//
 // Differences within noise do not decide: see margin. Upgrades go where the tunnels are fewest.
 type ewma struct {
 	scan
 	est   []*estimate // by Backend.Index
+	alike []float64   // inverse weights as if all were the same
 	fleet *fleet
 }
 
@@ -28,10 +31,11 @@ const (
 	excessCost = 100
 	ageCap     = 50
 
-	// margin is what a candidate must be better by. The estimate of slow has a standard error of about 10 % (128
-	// samples whose logarithms have a deviation of 1); without a margin an idle pool of equal backends would send
-	// everything to the one with the luckiest past.
-	margin = .9
+	// margin is what a candidate must be better by: two standard errors of slow (128 samples whose logarithms have a
+	// deviation of 1). Without it an idle pool of equal backends sends most to the one with the luckiest past. In
+	// simulation at 10 % load .8 lowers the largest share from 2.5 to 1.3 times the mean, and p99 at 70 to 85 % load
+	// stays where it is; from .7 on it rises.
+	margin = .8
 
 	tick = 100e6 // ns between refreshes of estimates that got no answers
 )
@@ -41,6 +45,7 @@ func newEWMA(ready []*upstream.Backend, seed uint64) *ewma {
 	e.fleet = ready[0].Pool().Recall("ewma", func() any { return newFleet() }).(*fleet)
 	e.fleet.builds++
 	for _, b := range ready {
+		e.alike = append(e.alike, 1)
 		est := b.Recall("ewma", func() any { return newEstimate() }).(*estimate)
 		if e.fleet.builds > 1 && est.build != e.fleet.builds-1 {
 			est.join() // it was not in the set before
@@ -60,22 +65,24 @@ func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
 			est.refresh(s.Now, e.fleet)
 		}
 	}
-	b, load := e.least(s, true)
+	at, stride := e.start(s.Loop)
+	b, load, busy := e.least(s, at, stride, e.inv, true)
 	if b == nil { // all that are left are joining
-		b, load = e.least(s, false)
+		b, load, busy = e.least(s, at, stride, e.inv, false)
+	}
+	if !busy && !e.even { // by turns, see leastConn
+		b, load, _ = e.least(s, at, stride, e.alike, false)
 	}
 	s.Saw(load)
 	return b
 }
 
-// least scans for the least cost, with or without the limit of backends that join.
-func (e *ewma) least(s *upstream.Selection, ramp bool) (*upstream.Backend, upstream.Load) {
-	at, stride := e.start(s.Loop)
+// least scans from at for the least cost with the given inverse weights, with or without the limit of backends that join, and
+// reports whether any of them is busy.
+func (e *ewma) least(s *upstream.Selection, at, stride int, inv []float64, ramp bool) (best *upstream.Backend, load upstream.Load, busy bool) {
 	n := len(e.ready)
 	fresh := s.Tried() == 0
 	gap := e.fleet.gap.get()
-	var best *upstream.Backend
-	var load upstream.Load
 	least := math.MaxFloat64
 	for range n {
 		i := at
@@ -89,14 +96,15 @@ func (e *ewma) least(s *upstream.Selection, ramp bool) (*upstream.Backend, upstr
 		est := e.est[i]
 		w := b.Load()
 		a := w.Active()
+		busy = busy || a > 0
 		if ramp && a > est.good.Load() {
 			continue
 		}
-		if c := est.cost(s.Now, a, gap, e.inv[i]); c < least*margin {
+		if c := est.cost(s.Now, a, gap, inv[i]); c < least*margin {
 			best, load, least = b, w, c
 		}
 	}
-	return best, load
+	return best, load, busy
 }
 
 // Sent implements upstream.Observer.

@@ -12,10 +12,7 @@ import (
 //
 // When the whole pool is idle, backends take turns by weight, where the formula would send everything to the heaviest:
 // then nobody is slowed by another's request, and caches stay warm everywhere.
-type leastConn struct {
-	scan
-	even bool // all weights are the same
-}
+type leastConn struct{ scan }
 
 // scan goes over the ready backends from a place that rotates.
 type scan struct {
@@ -23,11 +20,16 @@ type scan struct {
 	inv     []float64 // 1/weight
 	turns   []int32   // where to start: by weight
 	strides []int32   // how to go on
+	even    bool      // all weights are the same
 	dice    dice
 }
 
 func newScan(ready []*upstream.Backend, seed uint64) scan {
-	return scan{ready, inverse(ready), schedule(ready), strides(len(ready)), diceOf(ready, seed)}
+	even := true
+	for _, b := range ready {
+		even = even && b.Weight == ready[0].Weight
+	}
+	return scan{ready, inverse(ready), schedule(ready), strides(len(ready)), even, diceOf(ready, seed)}
 }
 
 // start is the first place to look at and the distance to the next.
@@ -41,11 +43,7 @@ func (c *scan) start(loop int) (at, stride int) {
 }
 
 func newLeastConn(ready []*upstream.Backend, seed uint64) *leastConn {
-	l := &leastConn{scan: newScan(ready, seed), even: true}
-	for _, b := range ready {
-		l.even = l.even && b.Weight == ready[0].Weight
-	}
-	return l
+	return &leastConn{newScan(ready, seed)}
 }
 
 func (l *leastConn) Pick(s *upstream.Selection) *upstream.Backend {
