@@ -49,7 +49,7 @@ func (r *reader) backends(path string, v any) []Backend {
 	for _, b := range set.list {
 		weight += b.Weight
 	}
-	if weight == 0 && len(set.list) == len(items) {
+	if weight == 0 && !r.badBelow(path) {
 		r.fault(path, "every weight is 0, so nobody would get a request: give one a weight of 1")
 	}
 	return set.list

@@ -128,12 +128,8 @@ func Load(path string) (*Config, error) {
 }
 
 func unreadable(path string, err error) error {
-	var pe *fs.PathError
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: no such file: %w", path, err)
-	case errors.As(err, &pe):
-		return fmt.Errorf("%s: cannot be read: %w", path, pe.Err)
+	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
+		err = pe.Err // without the path, which comes first already
 	}
 	return fmt.Errorf("%s: cannot be read: %w", path, err)
 }

@@ -15,6 +15,7 @@ type Key struct {
 	Name    string
 	Default string // as one would write it in the file; "" means that the key must be given
 	Doc     string // one sentence or two, Markdown
+	Else    string // what holds without the key, where that is not plainly Default
 
 	kind     kind
 	min, max int64    // of numbers; durations in ns, sizes in bytes
@@ -107,7 +108,7 @@ const (
 )
 
 // Keys lists every key, in the order of the documentation.
-func Keys() []Key { return keys }
+func Keys() []Key { return append([]Key(nil), keys...) }
 
 var keys = []Key{
 	{Table: "listen.NAME", Name: "address", kind: kindAddress, Default: `":8080"`,
@@ -140,17 +141,17 @@ var keys = []Key{
 
 	{Table: "pool.NAME.backends", Name: "address", kind: kindBackend,
 		Doc: `As in the short form above.`},
-	{Table: "pool.NAME.backends", Name: "name", kind: kindName, Default: `""`,
-		Doc: `What metrics and logs call the backend. Without one, its address.`},
+	{Table: "pool.NAME.backends", Name: "name", kind: kindName, Default: `""`, Else: "its address",
+		Doc: `What metrics and logs call the backend. No two of a pool may have the same.`},
 	{Table: "pool.NAME.backends", Name: "weight", kind: kindInt, Default: "1", min: 0, max: 256,
 		Doc: `Its share: 2 gets twice as much as 1, 0 gets nothing new.`},
-	{Table: "pool.NAME.backends", Name: "max_inflight", kind: kindInt, Default: "0", min: 0, max: 1_000_000,
-		Doc: `How many requests it may be working on at once. Without it, the pool's ` + "`max_inflight`" + `.`},
+	{Table: "pool.NAME.backends", Name: "max_inflight", kind: kindInt, Default: "0", Else: "that of the pool", min: 0, max: 1_000_000,
+		Doc: `How many requests it may be working on at once. 0 means no limit.`},
 
 	{Table: "route.NAME", Name: "pool", kind: kindPool,
 		Doc: `The pool that gets the requests of this route.`},
-	{Table: "route.NAME", Name: "host", kind: kindHost, Default: `""`,
-		Doc: `Only requests for this host name. "*.example.com" is every name below example.com. Without it, any host.`},
+	{Table: "route.NAME", Name: "host", kind: kindHost, Default: `""`, Else: "any",
+		Doc: `Only requests for this host name. "*.example.com" is every name below example.com.`},
 	{Table: "route.NAME", Name: "path", kind: kindPath, Default: `"/"`,
 		Doc: `Only requests whose path is this or below: "/api" takes /api and /api/users, not /apiary. "/" takes all.`},
 

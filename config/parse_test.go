@@ -1,8 +1,10 @@
 package config
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -217,7 +219,7 @@ func TestNotText(t *testing.T) {
 
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Load(dir + "/none.toml"); err == nil || !strings.Contains(err.Error(), "no such file") || !strings.HasPrefix(err.Error(), dir) {
+	if _, err := Load(dir + "/none.toml"); err == nil || !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), dir) {
 		t.Errorf("no file: %v", err)
 	}
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "cannot be read") {

@@ -60,6 +60,16 @@ func (r *reader) faultKey(path, format string, args ...any) {
 	r.addAt(e.off, path, format, args...)
 }
 
+// badBelow says whether an element of the list at path has been faulted, or anything in one.
+func (r *reader) badBelow(path string) bool {
+	for p := range r.bad {
+		if strings.HasPrefix(p, path+"[") {
+			return true
+		}
+	}
+	return false
+}
+
 // pos is where the key or table at path stands.
 func (r *reader) pos(path string) Pos {
 	e, ok := r.loc.find(path)

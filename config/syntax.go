@@ -65,18 +65,22 @@ func (r *reader) decode() map[string]any {
 		r.partial = true
 		r.addAt(f.off, "", "%s", f.msg)
 	}
-	for range 50 {
+	for round := range 50 {
 		tree := map[string]any{}
 		_, err := decodeText(text, &tree)
 		if err == nil {
 			return tree
 		}
-		next := r.mendScalars(text)
+		next := text
+		if round == 0 {
+			next = r.mendScalars(text)
+		}
 		if next == text {
 			next = r.mendStatement(text, err)
 		}
 		text = next
 	}
+	r.partial = true
 	return nil
 }
 
@@ -89,8 +93,8 @@ func (r *reader) mendScalars(text string) string {
 			continue
 		}
 		raw := text[e.val:e.end]
-		if raw[0] == '[' || raw[0] == '{' || e.val < at || raw != r.loc.text[e.val:e.end] {
-			continue // no scalar, inside of one that was replaced, or blanked out
+		if raw[0] == '[' || raw[0] == '{' {
+			continue
 		}
 		if _, err := decodeText("x="+raw, new(map[string]any)); err == nil {
 			continue
@@ -151,12 +155,12 @@ func (r *reader) mendStatement(text string, err error) string {
 		return ""
 	}
 	_, err = decodeText(text[:stmts[i].end], new(map[string]any))
-	r.twice(i, err)
+	again := r.twice(i, err)
 	start, end := stmts[i].start, stmts[i].end
 	if !stmts[i].header {
 		r.bad[r.loc.entries[stmts[i].entry].path] = true
 	} else {
-		r.partial = true
+		r.partial = r.partial || !again // the keys of a table that is there again are known by their paths
 		end = len(text)
 		for _, next := range stmts[i+1:] {
 			if next.header {
@@ -174,8 +178,8 @@ func (r *reader) mendStatement(text string, err error) string {
 	return string(blank)
 }
 
-// twice notes that statement i defines what is already there.
-func (r *reader) twice(i int, err error) {
+// twice notes that statement i defines what is already there, and says whether it is a table that is there again.
+func (r *reader) twice(i int, err error) bool {
 	l := r.loc
 	s := l.stmts[i]
 	for n := s.entry; n < len(l.entries) && l.entries[n].stmt == i; n++ {
@@ -188,15 +192,17 @@ func (r *reader) twice(i int, err error) {
 		switch {
 		case s.header && l.entries[first].path == e.path && l.stmts[l.entries[first].stmt].header:
 			r.addAt(e.off, e.path, "this table is already on line %d: put its keys together there", at.Line)
+			return true
 		case l.entries[first].path == e.path:
 			r.addAt(e.off, e.path, "is there twice, first on line %d: keep one of them", at.Line)
 		default:
 			r.addAt(e.off, e.path, "is already a table with keys of its own, since line %d", at.Line)
 		}
-		return
+		return false
 	}
 	e := l.entries[s.entry]
 	r.addAt(e.off, e.path, "%s", libraryWords(err))
+	return false
 }
 
 // libraryWords is the library's message without its positions.
