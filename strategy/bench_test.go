@@ -3,6 +3,8 @@ package strategy_test
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"lb/strategy"
@@ -91,6 +93,30 @@ func BenchmarkAcquireDone(b *testing.B) {
 				*l, _ = p.Acquire(s)
 				i++
 			}
+		})
+	}
+}
+
+// BenchmarkAcquireDoneLoops is the same from as many loops as there are processors, which share the counts.
+func BenchmarkAcquireDoneLoops(b *testing.B) {
+	for _, name := range strategy.Names() {
+		b.Run(name, func(b *testing.B) {
+			p := pool(b, name, runtime.GOMAXPROCS(0), ones(8)...)
+			var loops atomic.Int64
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				c := newClient(p, int(loops.Add(1)-1), 8)
+				c.open = make([]upstream.Lease, 0, 8)
+				c.do(b, 8)
+				for i := 0; pb.Next(); i++ {
+					l := &c.open[i&7]
+					c.now += 10_000
+					l.Done(upstream.Outcome{Now: c.now, Latency: 160_000, Status: 200})
+					c.sel.Reset(c.now, c.loop)
+					*l, _ = p.Acquire(&c.sel)
+				}
+				c.end()
+			})
 		})
 	}
 }

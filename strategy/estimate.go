@@ -23,8 +23,9 @@ const (
 	joined      = 64 // good answers after which a backend has joined
 )
 
-// estimate is what ewma knows of one backend. What Pick reads is atomic, and changes with every lease; the sums
-// behind it are under a lock that is only tried, since a sample that is dropped while another loop adds one is no loss.
+// estimate is what ewma knows of one backend. What Pick reads is atomic; the sums behind it are under a lock that is only
+// tried, since a sample that is dropped while another loop adds one is no loss. Figures are published when they change by
+// more than 1 %, far less than they are sure of: loops then read them from their own caches.
 type estimate struct {
 	slow   float // geometric mean of latency / place in line, over the fleet's
 	excess float // error rate above the fleet's and what chance explains
@@ -37,6 +38,7 @@ type estimate struct {
 
 	build uint64 // last build of the strategy that it was in; guarded by the pool's lock
 
+	_    [64]byte
 	mu   sync.Mutex
 	w, x float64 // weight and weighted sum of log(latency / place in line)
 	at   int64   // when they were last faded
@@ -55,12 +57,15 @@ type fleet struct {
 	fail   float        // error rate
 	builds uint64       // of the strategy; guarded by the pool's lock
 
+	_    [64]byte // what is above is read at every pick and written seldom, what is below is written at every answer
 	mu   sync.Mutex
 	w, x float64
 	at   int64
 	fw   float64
 	fx   float64
+	g    float64
 	gw   float64
+	_    [64]byte
 }
 
 func newEstimate() *estimate {
@@ -191,7 +196,9 @@ func (e *estimate) setSlow(w float64, f *fleet) {
 		e.slow.set(1)
 		return
 	}
-	e.slow.set(math.Exp((e.x/e.w - f.mean.get()) * w / (w + slowPrior)))
+	if s, is := math.Exp((e.x/e.w-f.mean.get())*w/(w+slowPrior)), e.slow.get(); math.Abs(s-is) > .01*is {
+		e.slow.set(s)
+	}
 }
 
 // setExcess publishes what is above the fleet's error rate and two standard errors of it. When all fail alike, nobody
@@ -212,10 +219,14 @@ func (f *fleet) sample(now int64, x, gap float64) {
 	k := fade(float64(now-f.at), fleetMemory)
 	f.at = now
 	f.w, f.x = f.w*k+1, f.x*k+x
-	f.mean.set(f.x / f.w)
+	if m := f.x / f.w; math.Abs(m-f.mean.get()) > .005 {
+		f.mean.set(m)
+	}
 	f.gw = min(f.gw+1, gapSamples)
-	g := f.gap.get()
-	f.gap.set(g + (gap-g)/f.gw)
+	f.g += (gap - f.g) / f.gw
+	if g := f.gap.get(); math.Abs(f.g-g) > .01*g {
+		f.gap.set(f.g)
+	}
 	if enough := f.w >= fleetEnough; enough != f.known.Load() {
 		f.known.Store(enough)
 	}
@@ -224,7 +235,7 @@ func (f *fleet) sample(now int64, x, gap float64) {
 // outcome forgets by a thousandth for each answer. The caller holds f.mu.
 func (f *fleet) outcome(bad float64) {
 	f.fw, f.fx = f.fw*.999+1, f.fx*.999+bad
-	if p := f.fx / f.fw; p > 1e-9 {
+	if p, q := f.fx/f.fw, f.fail.get(); math.Abs(p-q) > .01*q && p > 1e-9 {
 		f.fail.set(p)
 	}
 }
