@@ -105,28 +105,35 @@ const longestKind = len("proxy-authorization")
 const lookalikes = 1<<FieldXForwardedFor | 1<<FieldXForwardedProto | 1<<FieldXForwardedHost | 1<<FieldXForwardedPort |
 	1<<FieldXRealIP | 1<<FieldXRequestID | 1<<FieldTransferEncoding | 1<<FieldContentLength
 
-// A nameKey is a name of 2 to 24 bytes in lower case as three overlapping words: first, last and middle.
+// A nameKey is a name of 2 to 24 bytes in lower case as three overlapping words. With a fifth field the compiler would keep it in
+// memory, which costs a third of the whole parse.
 type nameKey struct {
-	first, last, mid uint64
-	kind             Kind
+	first, last, mid, len uint64
 }
 
+// kindTable holds the names by a hash without collisions, kindAt their kinds: to find one is to compare once.
 var (
-	kindsByLen     [longestKind + 1][]nameKey
-	lookalikeByLen [longestKind + 1]bool
+	kindTable [1 << kindBits]nameKey
+	kindAt    [1 << kindBits]Kind
 )
 
 func init() {
 	for k := FieldOther + 1; k < FieldLookalike; k++ {
-		s := kindNames[k]
-		key := keyOf([]byte(s))
-		key.kind = k
-		kindsByLen[len(s)] = append(kindsByLen[len(s)], key)
-		if lookalikes&k.bit() != 0 {
-			lookalikeByLen[len(s)] = true
+		key := keyOf([]byte(kindNames[k]))
+		i := key.slot()
+		if kindAt[i] != FieldOther {
+			panic("http1: " + kindNames[k] + " and " + kindNames[kindAt[i]] + " collide: choose another kindHash")
 		}
+		kindTable[i], kindAt[i] = key, k
 	}
 }
+
+const (
+	kindBits = 6
+	kindHash = 0x7c23d1415bf0ad37 // found by trial
+)
+
+func (k nameKey) slot() uint64 { return (k.first + k.last) * kindHash >> (64 - kindBits) }
 
 // lower sets the bit that makes a letter small. Of the bytes of a token it maps onto letters, digits and '-' only their own kind,
 // so comparing with a name made of those is exact.
@@ -134,6 +141,7 @@ const lower = 0x2020202020202020
 
 func keyOf(name []byte) (k nameKey) {
 	n := len(name)
+	k.len = uint64(n)
 	switch {
 	case n >= 8:
 		k.first = binary.LittleEndian.Uint64(name) | lower
@@ -151,19 +159,18 @@ func keyOf(name []byte) (k nameKey) {
 
 // kindOf classifies a name that is known to be a token.
 func kindOf(name []byte) Kind {
-	n := len(name)
-	if n > longestKind || len(kindsByLen[n]) == 0 {
+	if len(name) > longestKind {
 		return FieldOther
 	}
 	key := keyOf(name)
-	known := kindsByLen[n]
-	for i := range known {
-		if k := &known[i]; k.first == key.first && k.last == key.last && k.mid == key.mid {
-			return k.kind
-		}
+	if i := key.slot(); kindTable[i] == key {
+		return kindAt[i]
 	}
-	if lookalikeByLen[n] && bytes.IndexByte(name, '_') >= 0 {
-		return lookalike(name)
+	switch byte(key.first) { // all that have lookalikes begin so
+	case 'x', 'c', 't':
+		if bytes.IndexByte(name, '_') >= 0 {
+			return lookalike(name)
+		}
 	}
 	return FieldOther
 }
@@ -176,11 +183,8 @@ func lookalike(name []byte) Kind {
 		}
 		dashed[i] = c
 	}
-	key := keyOf(dashed[:len(name)])
-	for _, k := range kindsByLen[len(name)] {
-		if lookalikes&k.kind.bit() != 0 && k.first == key.first && k.last == key.last && k.mid == key.mid {
-			return FieldLookalike
-		}
+	if k := kindOf(dashed[:len(name)]); lookalikes&k.bit() != 0 {
+		return FieldLookalike
 	}
 	return FieldOther
 }
