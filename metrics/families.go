@@ -1,0 +1,153 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"lb/upstream"
+)
+
+// backendSum is what all loops together counted for one backend.
+type backendSum struct {
+	*upstream.Backend
+	life upstream.Life
+
+	requests [6]uint64
+	faults   [upstream.Faults]uint64
+	latency  upstream.HistogramSnapshot
+
+	picks, retries            uint64
+	opened, reused, connError uint64
+	open, idle                int64
+	sent, received            uint64
+}
+
+func sum(b *upstream.Backend) *backendSum {
+	t := &backendSum{Backend: b, life: b.Life()}
+	for loop := range b.Loops() {
+		s := b.Stats(loop)
+		for i := range t.requests {
+			t.requests[i] += s.Requests[i].Load()
+		}
+		for i := range t.faults {
+			t.faults[i] += s.Faults[i].Load()
+		}
+		t.latency.Add(&s.Latency)
+		t.picks += s.Picks.Load()
+		t.retries += s.Retries.Load()
+		t.opened += s.ConnsOpened.Load()
+		t.reused += s.ConnsReused.Load()
+		t.connError += s.ConnErrors.Load()
+		t.open += s.ConnsOpen.Load()
+		t.idle += s.ConnsIdle.Load()
+		t.sent += s.BytesSent.Load()
+		t.received += s.BytesReceived.Load()
+	}
+	return t
+}
+
+// family is a metric whose value is one number a thing.
+type family[T any] struct {
+	kind  dto.MetricType
+	desc  *prometheus.Desc
+	value func(T) float64
+}
+
+func counter[T any](name, help string, labels []string, value func(T) float64) family[T] {
+	return family[T]{dto.MetricType_COUNTER, prometheus.NewDesc(name, help, labels, nil), value}
+}
+
+func gauge[T any](name, help string, labels []string, value func(T) float64) family[T] {
+	return family[T]{dto.MetricType_GAUGE, prometheus.NewDesc(name, help, labels, nil), value}
+}
+
+// Label names are in alphabetical order everywhere, as label pairs have to be.
+var (
+	ofBackend  = []string{"backend", "pool"}
+	ofListener = []string{"listener"}
+)
+
+var backendFamilies = []family[*backendSum]{
+	counter("lb_backend_picks_total", "Attempts sent to the backend.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.picks) }),
+	counter("lb_backend_retries_total", "Attempts sent to the backend that were not their request's first.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.retries) }),
+	gauge("lb_backend_inflight_requests", "Requests that the backend is working on, parked ones included, tunnels not.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Inflight()) }),
+	gauge("lb_backend_parked_requests", "Requests in flight that only wait, such as long polls, and do not count as load.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Load().Parked()) }),
+	gauge("lb_backend_tunnels", "Upgraded connections (WebSocket) to the backend.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Tunnels()) }),
+	gauge("lb_backend_connections", "Open connections to the backend, idle ones included.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.open) }),
+	gauge("lb_backend_idle_connections", "Open connections to the backend that wait for a request.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.idle) }),
+	counter("lb_backend_connections_opened_total", "Connections made to the backend.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.opened) }),
+	counter("lb_backend_connections_reused_total", "Requests sent on a connection that had served before.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.reused) }),
+	counter("lb_backend_connection_errors_total", "Connections to the backend that could not be made.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.connError) }),
+	counter("lb_backend_sent_bytes_total", "Bytes sent to the backend.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.sent) }),
+	counter("lb_backend_received_bytes_total", "Bytes received from the backend.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.received) }),
+	gauge("lb_backend_ready", "1 if the backend may be sent new requests.", ofBackend,
+		func(t *backendSum) float64 { return truth(t.Index() >= 0) }),
+	gauge("lb_backend_up", "0 if health checks found the backend down or it is ejected for its failures, else 1.", ofBackend,
+		func(t *backendSum) float64 { return truth(t.life.Probed != upstream.Down && t.life.Ejected.IsZero()) }),
+	gauge("lb_backend_draining", "1 if the backend only finishes what it has.", ofBackend,
+		func(t *backendSum) float64 { return truth(t.life.Wanted != upstream.In) }),
+	gauge("lb_backend_weight", "Weight of the backend against the others of its pool.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Weight) }),
+}
+
+// Families with a label of their own beside the backend's or the listener's.
+var (
+	requestsDesc = prometheus.NewDesc("lb_backend_requests_total",
+		"Attempts ended, by class of the final status; none: there was no status.", []string{"backend", "code", "pool"}, nil)
+	faultsDesc = prometheus.NewDesc("lb_backend_faults_total",
+		"Attempts that went wrong, by what it was; client: the client's doing.", []string{"backend", "fault", "pool"}, nil)
+	durationDesc = prometheus.NewDesc("lb_backend_request_duration_seconds",
+		"Time from choosing the backend to the end of its response, tunnels left out.", ofBackend, nil)
+	failedDesc = prometheus.NewDesc("lb_listener_failed_requests_total",
+		"Requests that the application did not answer, or not to the end, by the reason that the access log gives.", []string{"listener", "reason"}, nil)
+	buildDesc = prometheus.NewDesc("lb_build_info",
+		"Always 1; the labels say which lb this is.", []string{"goversion", "version"}, nil)
+)
+
+var listenerFamilies = []family[*ListenerStats]{
+	counter("lb_listener_connections_accepted_total", "Connections accepted from clients.", ofListener,
+		func(s *ListenerStats) float64 { return float64(s.Accepted) }),
+	gauge("lb_listener_connections", "Open connections from clients, tunnels included.", ofListener,
+		func(s *ListenerStats) float64 { return float64(s.Open) }),
+	counter("lb_listener_pauses_total", "Times that accepting paused for want of file descriptors.", ofListener,
+		func(s *ListenerStats) float64 { return float64(s.Paused) }),
+	counter("lb_listener_requests_total", "Requests read from clients.", ofListener,
+		func(s *ListenerStats) float64 { return float64(s.Requests) }),
+	counter("lb_listener_received_bytes_total", "Bytes of request bodies from clients.", ofListener,
+		func(s *ListenerStats) float64 { return float64(s.BytesIn) }),
+	counter("lb_listener_sent_bytes_total", "Bytes of response bodies to clients.", ofListener,
+		func(s *ListenerStats) float64 { return float64(s.BytesOut) }),
+}
+
+var processFamilies = []family[*Sources]{
+	counter("lb_access_log_lines_total", "Access log lines written.", nil,
+		func(s *Sources) float64 { return float64(call(s.LogLines)) }),
+	counter("lb_access_log_dropped_lines_total", "Access log lines lost, because they could not be written in time.", nil,
+		func(s *Sources) float64 { return float64(call(s.LogDropped)) }),
+}
+
+func call(f func() uint64) uint64 {
+	if f == nil {
+		return 0
+	}
+	return f()
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
