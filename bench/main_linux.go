@@ -21,7 +21,7 @@ import (
 
 type options struct {
 	lb, rows, peers, out, head, subject string
-	rounds, core, conns                 int
+	rounds, core, conns, nice           int
 	seconds                             float64
 	quick                               bool
 	extra                               []peer
@@ -62,6 +62,7 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.head, "head", headSmall, "`kind` of request and response heads: small (3 fields) or browser (10)")
 	f.IntVar(&o.core, "core", -1, "CPU `number` of the proxies (default the last)")
 	f.IntVar(&o.conns, "conns", 5000, "idle connections")
+	f.IntVar(&o.nice, "nice", 0, "scheduling priority of all processes, -20 to 19; below 0 keeps other work off them")
 	f.StringVar(&o.subject, "subject", "lb", "the `proxy` whose goals are judged")
 	f.Func("extra", "one more proxy, as `name=program arg ...` with {port}, {listen}, {origin}, {dir}", func(s string) error {
 		p, err := extraPeer(s)
@@ -141,6 +142,11 @@ func run(ctx context.Context, o options) (err error) {
 		if err != nil {
 			return err
 		}
+		if quiet, dropped := t.quiet(); dropped > 0 {
+			note("%s: %d of %d rounds are left out, others used over %.0f %% of the proxies' core in them",
+				r.name, dropped, len(t.samples[0]), 100*disturbed)
+			t = quiet
+		}
 		rep.tables = append(rep.tables, t)
 		fmt.Printf("%s done: %s\n", r.name, rep.verdict(t))
 	}
@@ -195,7 +201,7 @@ func prepare(ctx context.Context, o options, note func(string, ...any)) (*bench,
 	if b.cores.load == b.cores.proxy {
 		note("There is one core only: the generator and the origin share it with the proxies.")
 	}
-	if err := moveTo(b.cores.others); err != nil {
+	if err := settle(b.cores.others, o.nice); err != nil {
 		return nil, err
 	}
 
@@ -239,8 +245,8 @@ func prepare(ctx context.Context, o options, note func(string, ...any)) (*bench,
 	return b, nil
 }
 
-// moveTo keeps this process, all its threads, off the proxies' core.
-func moveTo(cpus []int) error {
+// settle keeps this process, all its threads, off the proxies' core, and gives it its priority, which children inherit.
+func settle(cpus []int, nice int) error {
 	var set unix.CPUSet
 	for _, c := range cpus {
 		set.Set(c)
@@ -256,6 +262,12 @@ func moveTo(cpus []int) error {
 		}
 		if err := unix.SchedSetaffinity(tid, &set); err != nil && err != unix.ESRCH {
 			return fmt.Errorf("sched_setaffinity: %w", err)
+		}
+		if nice == 0 {
+			continue
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("-nice %d: %w", nice, err)
 		}
 	}
 	return nil

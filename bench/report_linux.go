@@ -231,7 +231,7 @@ func (r *report) noise() {
 		for _, s := range t.samples {
 			f = append(f, series(s, func(s sample) float64 { return s.foreign })...)
 		}
-		if len(f) > 0 && slices.Max(f) > 0.1 {
+		if len(f) > 0 && slices.Max(f) > disturbed {
 			r.notes = append(r.notes, fmt.Sprintf(
 				"%s: others used the proxies' core too, %.0f %% of it in the median load and %.0f %% in the worst",
 				t.name, 100*median(f), 100*slices.Max(f)))

@@ -84,6 +84,29 @@ func TestReportText(t *testing.T) {
 	}
 }
 
+func TestQuietRounds(t *testing.T) {
+	foreign := func(v ...float64) []sample {
+		s := cpuSamples(v...)
+		for i := range s {
+			s[i].foreign = v[i]
+		}
+		return s
+	}
+	tb := table{samples: [][]sample{foreign(0.01, 0.5, 0.02, 0.03, 0.04), foreign(0, 0, 0.9, 0, 0)}}
+	q, dropped := tb.quiet()
+	if dropped != 2 || len(q.samples[0]) != 3 || q.samples[0][1].foreign != 0.03 || len(q.samples[1]) != 3 {
+		t.Errorf("%d dropped, left %+v", dropped, q.samples)
+	}
+	tb.samples[1][1].Errors = 1
+	if q, dropped := tb.quiet(); dropped != 1 || q.samples[1][1].Errors != 1 {
+		t.Errorf("%d dropped, with the errors, left %+v", dropped, q.samples)
+	}
+	tb.samples[0][3].foreign, tb.samples[0][4].foreign = 1, 1
+	if q, dropped := tb.quiet(); dropped != 0 || len(q.samples[0]) != 5 {
+		t.Errorf("%d dropped though too few are quiet, left %d", dropped, len(q.samples[0]))
+	}
+}
+
 func TestChoose(t *testing.T) {
 	all := rows(10)
 	some, err := choose(all, "upload,small")

@@ -39,6 +39,40 @@ type table struct {
 	samples [][]sample
 }
 
+const (
+	// A load in which others used more of the proxies' core than this is disturbed: a proxy that has to wait for its
+	// core finds more work at once when it gets it, and looks cheaper than it is.
+	disturbed = 0.1
+	// Disturbed rounds are left out as long as so many are left.
+	enoughRounds = 3
+)
+
+// quiet is t without its disturbed rounds, whole rounds so that ratios stay within one; or t itself when too few were
+// quiet. Rounds with errors stay.
+func (t table) quiet() (q table, dropped int) {
+	q = table{row: t.row, samples: make([][]sample, len(t.samples))}
+	for round := range t.samples[0] {
+		keep := true
+		for _, s := range t.samples {
+			keep = keep && s[round].foreign <= disturbed
+		}
+		for _, s := range t.samples {
+			keep = keep || s[round].invalid()
+		}
+		if !keep {
+			dropped++
+			continue
+		}
+		for i, s := range t.samples {
+			q.samples[i] = append(q.samples[i], s[round])
+		}
+	}
+	if len(q.samples[0]) < enoughRounds {
+		return t, 0
+	}
+	return q, dropped
+}
+
 // errEnded makes a round invalid instead of ending the run: the proxy is started again for the next.
 var errEnded = errors.New("the proxy ended by itself")
 
