@@ -192,9 +192,6 @@ var strategies = []string{"least_conn", "ewma", "p2c", "round_robin", "random", 
 // Strategies lists the names that pool.NAME.strategy takes, the default first.
 func Strategies() []string { return append([]string(nil), strategies...) }
 
-// tables are all tables, in the order of the documentation; those with a NAME can be there several times.
-var tables = []string{"listen.NAME", "pool.NAME", "route.NAME", "admin", "access_log", "server"}
-
 func keysOf(table string) (of []*Key) {
 	for i := range keys {
 		if keys[i].Table == table {

@@ -173,6 +173,13 @@ func TestLimits(t *testing.T) {
 		try(k.max, true)
 		try(k.max+1, false)
 	}
+	for n, good := range map[int]bool{1: true, 64: true, 65: false} {
+		name := strings.Repeat("a", n)
+		_, err := Parse("f", []byte("[pool.app]\nbackends = [{ address = 3000, name = \""+name+"\" }]\n[route."+name+"]\npool = \"app\"\n"))
+		if errs, _ := err.(Errors); (err == nil) != good || !good && len(errs) != 2 {
+			t.Errorf("a name of %d characters: %v", n, err)
+		}
+	}
 	for _, c := range []struct {
 		backends string
 		good     bool
@@ -285,7 +292,11 @@ func FuzzParse(f *testing.F) {
 		if !ok || len(errs) == 0 {
 			t.Fatalf("%T %v", err, err)
 		}
-		lines := strings.Split(strings.TrimPrefix(string(data), "\xef\xbb\xbf"), "\n")
+		text := string(data)
+		for strings.HasPrefix(text, "\ufeff") {
+			text = text[3:]
+		}
+		lines := strings.Split(text, "\n")
 		for _, e := range errs {
 			if e.Line < 1 || e.Line > len(lines) || e.Column < 1 || e.Column > len([]rune(lines[e.Line-1]))+1 || e.Msg == "" || strings.Contains(e.Error(), "\n") {
 				t.Fatalf("%q is outside of the file", e.Error())

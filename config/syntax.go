@@ -16,7 +16,10 @@ func plainText(file string, data []byte) (string, Errors) {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) || bytes.IndexByte(data[:min(len(data), 4)], 0) >= 0 {
 		return "", Errors{{File: file, Line: 1, Column: 1, Msg: "this file is UTF-16 or binary: save it as UTF-8 text"}}
 	}
-	text := string(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	for bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) { // the library would take away one more
+		data = data[3:]
+	}
+	text := string(data)
 	var errs Errors
 	for n, line := range strings.Split(text, "\n") {
 		line = strings.TrimSuffix(line, "\r")
@@ -184,8 +187,11 @@ func (r *reader) twice(i int, err error) bool {
 	s := l.stmts[i]
 	for n := s.entry; n < len(l.entries) && l.entries[n].stmt == i; n++ {
 		e := l.entries[n]
-		first, ok := l.first[e.path]
-		if !ok || first == n {
+		first := l.first[e.path]
+		if list := strings.TrimSuffix(e.path, "[0]"); first == n && s.header && list != e.path {
+			first = l.first[list] // [[backends]] after backends = ...
+		}
+		if first == n {
 			continue
 		}
 		at := l.pos(l.entries[first].off)
@@ -193,7 +199,7 @@ func (r *reader) twice(i int, err error) bool {
 		case s.header && l.entries[first].path == e.path && l.stmts[l.entries[first].stmt].header:
 			r.addAt(e.off, e.path, "this table is already on line %d: put its keys together there", at.Line)
 			return true
-		case l.entries[first].path == e.path:
+		case l.entries[first].path == e.path || strings.HasSuffix(e.path, "[0]"):
 			r.addAt(e.off, e.path, "is there twice, first on line %d: keep one of them", at.Line)
 		default:
 			r.addAt(e.off, e.path, "is already a table with keys of its own, since line %d", at.Line)
