@@ -206,11 +206,11 @@ func (c *Chunked) extension(x byte) fault {
 			c.state = chunkExtAfter
 		} else if x == '\\' {
 			c.state = chunkExtEscaped
-		} else if x < ' ' && x != '\t' || x == 0x7f {
+		} else if isControl(x) {
 			return badChunkExtension
 		}
 	case chunkExtEscaped:
-		if c.state = chunkExtQuoted; x < ' ' && x != '\t' || x == 0x7f {
+		if c.state = chunkExtQuoted; isControl(x) {
 			return badChunkExtension
 		}
 	case chunkExtAfter:
@@ -257,7 +257,7 @@ func (c *Chunked) trailer(x byte) fault {
 	case trailerText:
 		if x == '\r' {
 			c.state = trailerLF
-		} else if x < ' ' && x != '\t' || x == 0x7f {
+		} else if isControl(x) {
 			return faultOf(x)
 		}
 	case trailerLF:

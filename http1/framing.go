@@ -73,12 +73,24 @@ func allToken(v []byte) bool { return len(v) > 0 && token(v, 0) == len(v) }
 // options is what the Connection fields of a message say.
 type options struct {
 	close, keepAlive, upgrade, nominated bool
+	size                                 int
 }
+
+// maxConnection bounds the bytes of all Connection fields of a message. Whoever drops what they name compares each field with each
+// option: 16 KiB of options would make that milliseconds for one request. Honest ones have a few dozen bytes.
+const maxConnection = 256
 
 // critical fields decide framing and routing: a Connection that has them removed on the way changes the message's meaning.
 const critical = 1<<FieldHost | 1<<FieldContentLength | 1<<FieldTransferEncoding | 1<<FieldConnection
 
 func (o *options) add(v []byte) fault {
+	if equalFold(v, "keep-alive") { // most that come
+		o.keepAlive = true
+		return none
+	}
+	if o.size += len(v); o.size > maxConnection {
+		return badConnection
+	}
 	for more := true; more; {
 		var e []byte
 		e, v, more = element(v)

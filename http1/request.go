@@ -74,7 +74,9 @@ type Request struct {
 
 // Reset makes r ready for the next request.
 func (r *Request) Reset() {
-	*r = Request{Fields: r.Fields[:0]}
+	fields := r.Fields[:0]
+	*r = Request{}
+	r.Fields = fields
 }
 
 // Has reports whether the head, once parsed, has a field of kind k.

@@ -177,6 +177,61 @@ func TestNominates(t *testing.T) {
 	}
 }
 
+// Connection fields are bounded together.
+func TestConnectionSize(t *testing.T) {
+	half := "Connection: " + strings.Repeat("x", maxConnection/2)
+	for in, want := range map[string]string{
+		head("GET / HTTP/1.0", half, half):       "ok",
+		head("GET / HTTP/1.0", half, half+"x"):   "400 bad_connection",
+		head("HTTP/1.1 200 OK", half, half+"xy"): "502 bad_connection",
+	} {
+		verdict := requestVerdict(in)
+		if strings.HasPrefix(in, "HTTP") {
+			verdict = responseVerdict(in, MethodGet)
+		}
+		if !strings.HasPrefix(verdict, want) {
+			t.Errorf("%q: %s, want %s", in, verdict, want)
+		}
+	}
+}
+
+// The scanners take eight bytes at a time; these are the same, one by one.
+func TestScanners(t *testing.T) {
+	slow := func(b []byte, i int, in func(c byte) bool) int {
+		for i < len(b) && in(b[i]) {
+			i++
+		}
+		return i
+	}
+	const special = "\x00\t\n\r\x1f !#-:@AZ[_`az{~\x7e\x7f\x80\xa0\xff"
+	check := func(b []byte) {
+		for i := range b {
+			if got, want := token(b, i), slow(b, i, func(c byte) bool { return isToken[c] }); got != want {
+				t.Fatalf("token(%q, %d) = %d, want %d", b, i, got, want)
+			}
+			if got, want := text(b, i), slow(b, i, func(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }); got != want {
+				t.Fatalf("text(%q, %d) = %d, want %d", b, i, got, want)
+			}
+			if got, want := targetEnd(b, i), slow(b, i, func(c byte) bool { return c > ' ' && c < 0x7f && c != '#' }); got != want {
+				t.Fatalf("targetEnd(%q, %d) = %d, want %d", b, i, got, want)
+			}
+		}
+	}
+	g := newGenerator(5)
+	for range 20000 {
+		b := make([]byte, 1+g.IntN(30))
+		for i := range b {
+			b[i] = 'a'
+			if g.one(3) {
+				b[i] = special[g.IntN(len(special))]
+			} else if g.one(10) {
+				b[i] = byte(g.IntN(256))
+			}
+		}
+		check(b)
+	}
+}
+
 func TestIdempotent(t *testing.T) {
 	for in, want := range map[string]bool{
 		head("GET / HTTP/1.0"): true, head("HEAD / HTTP/1.0"): true, head("OPTIONS / HTTP/1.0"): true, head("TRACE / HTTP/1.0"): true,

@@ -21,7 +21,9 @@ type Response struct {
 
 // Reset makes r ready for the next response, which may be the one after a 1xx.
 func (r *Response) Reset() {
-	*r = Response{Fields: r.Fields[:0]}
+	fields := r.Fields[:0]
+	*r = Response{}
+	r.Fields = fields
 }
 
 // Has reports whether the head, once parsed, has a field of kind k.

@@ -151,26 +151,28 @@ func token(b []byte, i int) int {
 
 // text is the offset of the first control byte other than HTAB from i on, len(b) if there is none.
 func text(b []byte, i int) int {
-	for {
-		for i+8 <= len(b) {
-			x := binary.LittleEndian.Uint64(b[i:])
-			del := x ^ 0x7f*ones
-			// A borrow spoils only bytes above the first that is found.
-			if bad := ((x - 0x20*ones) &^ x) | ((del - ones) &^ del); bad&highs != 0 {
-				i += bits.TrailingZeros64(bad&highs) >> 3
-				break
-			}
+	for i+8 <= len(b) {
+		x := binary.LittleEndian.Uint64(b[i:])
+		// High bits where a byte is below ' ' or is 0x7f. A carry or borrow may set one more, which the look at the byte sorts out, but
+		// hides none.
+		bad := ((x - ' '*ones) | (x + ones)) &^ x & highs
+		if bad == 0 {
 			i += 8
+			continue
 		}
-		for i < len(b) && (b[i] >= ' ' && b[i] != 0x7f) {
-			i++
-		}
-		if i >= len(b) || b[i] != '\t' {
+		i += bits.TrailingZeros64(bad) >> 3
+		if isControl(b[i]) {
 			return i
 		}
 		i++
 	}
+	for i < len(b) && !isControl(b[i]) {
+		i++
+	}
+	return i
 }
+
+func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
 
 var isToken = func() (t [256]bool) {
 	for c := '0'; c <= '9'; c++ {
