@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -35,8 +36,15 @@ func Clock() int64 { return int64(time.Since(epoch)) + 1 }
 // WallTime converts a time of the loops' clock to the wall clock as it was at the start of the process.
 func WallTime(at int64) time.Time { return epoch.Add(time.Duration(at - 1)) }
 
-// New starts n loops, each on a goroutine of its own, until Close.
+// New starts n loops, at least one, each on a goroutine of its own, until Close. It raises GOMAXPROCS to n+1 if it
+// is less: loops hold on to theirs, and other goroutines shall not have to wait for the scheduler to take it away.
 func New(n int, o Options) (*Group, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("loop: %d loops cannot serve anybody", n)
+	}
+	if runtime.GOMAXPROCS(0) <= n {
+		runtime.GOMAXPROCS(n + 1)
+	}
 	g := &Group{options: o}
 	for i := range n {
 		l := &Loop{group: g, index: i}

@@ -66,32 +66,54 @@ func (l *Loop) wakeUp() {
 	unix.Write(l.wake, one[:])
 }
 
-// poll looks for events without telling the scheduler, which is what a busy loop needs, and sleeps only when
-// there are none.
+// doze is how long, in ms, a loop without work waits in a system call that the scheduler knows nothing of before
+// it sleeps in one that it does know of. With the latter the runtime may give the loop's processor away and
+// must find one again at each wake-up, which at some thousand requests a second costs as much as the requests
+// themselves. The price is that the processor is not at the disposal of ordinary goroutines meanwhile, for whom
+// New keeps one more.
+const doze = 5
+
+// poll looks for events, and waits for them when there is nothing else to do.
 func (l *Loop) poll() {
 	l.event = 0
 	l.events = l.events[:maxEvents]
-	r, _, _ := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, 0, 0, 0)
-	n := int(r)
-	if n <= 0 || n > maxEvents {
+	n := l.epollRaw(0)
+	if n == 0 && !l.busy() {
 		n = l.sleep()
 	}
 	l.events = l.events[:n]
 }
 
+// epollRaw waits for up to the given number of ms without telling the scheduler.
+func (l *Loop) epollRaw(ms int) int {
+	r, _, _ := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), maxEvents, uintptr(ms), 0, 0)
+	if n := int(r); n > 0 && n <= maxEvents {
+		return n
+	}
+	return 0 // none, or a signal: the runtime's request to stop for a moment is one
+}
+
 func (l *Loop) sleep() int {
-	if l.busy() {
+	l.sleeping.Store(true)
+	defer l.sleeping.Store(false)
+	if l.npost.Load() > 0 {
 		return 0
 	}
 	wait := l.wheel.wait(Clock())
-	if wait > 0 {
-		wait = (wait + 999_999) / 1_000_000
-		wait = min(wait, math.MaxInt32)
-	}
-	l.sleeping.Store(true)
-	defer l.sleeping.Store(false)
-	if l.npost.Load() > 0 || wait == 0 {
+	if wait == 0 {
 		return 0
+	}
+	if wait > 0 {
+		wait = min((wait+999_999)/1_000_000, math.MaxInt32)
+	}
+	if wait > 0 && wait <= doze {
+		return l.epollRaw(int(wait))
+	}
+	if n := l.epollRaw(doze); n > 0 || l.npost.Load() > 0 {
+		return n
+	}
+	if wait > 0 {
+		wait -= doze
 	}
 	n, err := unix.EpollWait(l.ep, l.events, int(wait))
 	if err != nil {
