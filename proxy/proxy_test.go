@@ -2,88 +2,13 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
-
-	"lb/loop"
-	"lb/route"
-	"lb/strategy"
-	"lb/upstream"
 )
-
-// lab is a proxy with one pool and a listener on loopback.
-type lab struct {
-	t     *testing.T
-	group *loop.Group
-	proxy *Proxy
-	pool  *upstream.Pool
-	ln    *Listener
-	addr  string
-}
-
-type option func(*Settings, *upstream.Settings)
-
-func newLab(t *testing.T, backends []string, options ...option) *lab {
-	t.Helper()
-	g, err := loop.New(2, loop.Options{Panicked: func(v any, stack []byte) { t.Errorf("panic: %v\n%s", v, stack) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Close)
-	var specs []upstream.Spec
-	for _, b := range backends {
-		a, err := upstream.ParseAddr(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		specs = append(specs, upstream.Spec{Name: b, Addr: a, Weight: 1})
-	}
-	set := Defaults()
-	up := upstream.DefaultSettings()
-	for _, o := range options {
-		o(&set, up)
-	}
-	build, err := strategy.New("round_robin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := upstream.NewPool("app", g.Len(), specs, up, build)
-	set.Table, err = route.New([]route.Rule{{Name: "all", Pool: pool}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := New(g, &set)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	l, err := p.Listen("main", ln)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		p.Shutdown(ctx)
-		for _, b := range pool.Snapshot().All {
-			if n := b.Inflight() + b.Tunnels(); n != 0 {
-				t.Errorf("backend %s still counts %d", b.Name, n)
-			}
-		}
-		if n := l.Stats().Open; n != 0 {
-			t.Errorf("the listener still counts %d open connections", n)
-		}
-	})
-	return &lab{t, g, p, pool, l, addr}
-}
 
 func backend(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
@@ -92,19 +17,9 @@ func backend(t *testing.T, h http.HandlerFunc) string {
 	return s.Listener.Addr().String()
 }
 
-func (l *lab) dial() net.Conn {
-	l.t.Helper()
-	c, err := net.Dial("tcp", l.addr)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
-	l.t.Cleanup(func() { c.Close() })
-	return c
-}
-
 func (l *lab) get(path string) (*http.Response, string) {
 	l.t.Helper()
+	l.t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	res, err := http.Get("http://" + l.addr + path)
 	if err != nil {
 		l.t.Fatal(err)
