@@ -1,0 +1,86 @@
+// Package admin is the window into a running lb: /metrics, whether it is well and ready, and its status as JSON.
+// It is plain net/http on an address of its own, reads what the data plane counts, and changes nothing.
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Sources is what there is to see. The funcs are called for each request, on its goroutine.
+type Sources struct {
+	Status  func() Status
+	Ready   func() error // nil when requests are welcome, else why not
+	Metrics http.Handler
+}
+
+// Handler serves what s holds.
+//
+//	/            what there is, for people
+//	/-/healthy   200 as long as the process answers: restart it when it does not
+//	/-/ready     200, or 503 and a reason while new requests had better go elsewhere
+//	/metrics     for Prometheus
+//	/status      Status as JSON
+func Handler(s Sources) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { text(w, http.StatusOK, index(s.Status())) })
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, r *http.Request) { text(w, http.StatusOK, "healthy\n") })
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.Ready(); err != nil {
+			text(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
+			return
+		}
+		text(w, http.StatusOK, "ready\n")
+	})
+	mux.Handle("GET /metrics", s.Metrics)
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		e.Encode(s.Status()) // fails only when the client has gone
+	})
+	return mux
+}
+
+func text(w http.ResponseWriter, status int, body string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprint(w, body)
+}
+
+func index(s Status) string {
+	var ready, all int
+	for _, p := range s.Pools {
+		for _, b := range p.Backends {
+			all++
+			if b.State == Ready {
+				ready++
+			}
+		}
+	}
+	return fmt.Sprintf(`lb %s, %s for %s, %d of %d backends ready
+
+/status      listeners, pools and backends now, as JSON
+/metrics     counters for Prometheus
+/-/healthy   200: the process answers
+/-/ready     200: requests are welcome; 503 and a reason: they had better go elsewhere
+`, s.Version, s.State, (time.Duration(s.Uptime) * time.Second).String(), ready, all)
+}
+
+// NewServer is a server for h that no client can hold up: whoever is slow in asking or in reading is cut off.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second, // Prometheus gives up after 10 s, people later
+		IdleTimeout:       2 * time.Minute,  // above Prometheus's usual minute between scrapes
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers send is no event of ours
+	}
+}

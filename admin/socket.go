@@ -1,0 +1,70 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ListenUnix listens on a unix socket at path that its owner and group may connect to. What a process that died left
+// there is replaced; a socket that somebody answers on, and a file that is none, are not. Closing the listener removes
+// the path, unless it is another's by then.
+func ListenUnix(path string) (net.Listener, error) {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, errors.New("there is a file that is not a socket, and it stays as it is")
+	default:
+		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			c.Close()
+			return nil, fmt.Errorf("somebody else serves it: %w", syscall.EADDRINUSE)
+		}
+	}
+	// Made under another name, so that nobody ever finds the path with wider rights, or missing.
+	next := path + "~"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: next, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(next, 0o660), os.Rename(next, path)); err != nil {
+		ln.Close()
+		os.Remove(next)
+		return nil, err
+	}
+	own, err := os.Lstat(path)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return &socket{UnixListener: ln, path: path, own: own}, nil
+}
+
+type socket struct {
+	*net.UnixListener
+	path string
+	own  fs.FileInfo
+	once sync.Once
+}
+
+// Addr is where clients find it.
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
+func (s *socket) Close() error {
+	s.once.Do(func() {
+		if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.own) {
+			os.Remove(s.path)
+		}
+	})
+	return s.UnixListener.Close()
+}
