@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"lb/upstream"
+)
+
+// How a stop can end that was not a clean one.
+var (
+	ErrGraceOver = errors.New("the grace was over before all requests had ended: what was left was cut")
+	ErrCut       = errors.New("told to stop at once: what was under way was cut")
+)
+
+const (
+	// cutWait is how long connections may take to end that were told to: they only have to run once more.
+	cutWait = 3 * time.Second
+	// flushWait is how long the access log may take for its last lines. A disk that does not answer, or a pipe that
+	// nobody reads, must not keep the process.
+	flushWait = 3 * time.Second
+)
+
+// Cut ends the grace of a stop at once; before one, it takes the grace from it.
+func (s *Server) Cut() { s.once.Do(func() { close(s.cut) }) }
+
+// stop ends what serves, in the order in which it depends on each other.
+func (s *Server) stop() error {
+	s.state.Store(stopping)
+	grace := s.Config().Server.Grace
+	begin := time.Now()
+	requests, tunnels := s.underWay()
+	s.log.Info("stopping", "grace", grace, "requests", requests, "tunnels", tunnels)
+	close(s.gone)
+
+	ctx, cut := context.WithCancel(context.Background())
+	defer cut()
+	done := make(chan struct{})
+	go func() {
+		s.proxy.Shutdown(ctx)
+		close(done)
+	}()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	var why error
+	select {
+	case <-done:
+	case <-timer.C:
+		why = ErrGraceOver
+	case <-s.cut:
+		why = ErrCut
+	}
+	clean := true
+	if why != nil {
+		requests, tunnels = s.underWay()
+		s.log.Warn(why.Error(), "requests", requests, "tunnels", tunnels, "after", time.Since(begin).Round(time.Millisecond))
+		cut()
+		select {
+		case <-done:
+		case <-time.After(cutWait):
+			clean = false
+			s.log.Error("connections do not end, and are left to the system")
+		}
+	}
+	s.flush()
+	if clean {
+		s.group.Close()
+	}
+	s.log.Info("stopped", "took", time.Since(begin).Round(time.Millisecond))
+	return why
+}
+
+func (s *Server) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushWait)
+	defer cancel()
+	if err := s.access.Close(ctx); err != nil {
+		s.log.Error("access log could not be written to its end", "err", err)
+	}
+	if n := s.access.Dropped(); n > 0 {
+		s.log.Warn("access log lost lines", "lost", n)
+	}
+}
+
+// underWay counts what a stop waits for.
+func (s *Server) underWay() (requests, tunnels int64) {
+	count := func(b *upstream.Backend) {
+		requests += b.Inflight()
+		tunnels += b.Tunnels()
+	}
+	for _, p := range *s.pools.Load() {
+		for _, b := range p.Snapshot().All {
+			count(b)
+		}
+	}
+	s.leaving.each(count)
+	return requests, tunnels
+}
