@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lb"
+	"lb/config"
+	"lb/server"
+)
+
+// demoOptions is what can be chosen about a demo.
+type demoOptions struct {
+	rate int           // requests a second
+	stop time.Duration // ends by itself after so long; 0: runs until told
+}
+
+func demoCommand(w world) *cobra.Command {
+	o := demoOptions{rate: 50}
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "See it work, with instances and load of its own",
+		Long: `Runs the example configuration (config.toml at the top of the source) with the instances of its pool in the
+same process, one of them slow, and sends a gentle load through lb. Every two seconds it shows who got how
+many requests. Nothing is installed or written. Ctrl-C ends it.
+
+Ports are those of the configuration where they are free, and others where they are not.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return demo(w, o) },
+	}
+	c.Flags().IntVar(&o.rate, "rate", o.rate, "requests a second; 0 for none")
+	c.Flags().DurationVar(&o.stop, "for", 0, "end by itself after so long, as in 10s")
+	return c
+}
+
+// demo runs until a signal or its time ends it.
+func demo(w world, o demoOptions) error {
+	if o.rate < 0 || o.rate > 5000 {
+		return fmt.Errorf("--rate %d: this is a demo, 0 to 5000 is what it does", o.rate)
+	}
+	signals := make(chan os.Signal, 4)
+	w.notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+
+	cfg, err := config.Parse("config.toml", lb.Config)
+	if err != nil {
+		return err
+	}
+	cfg.AccessLog = config.AccessLog{Format: "off"} // it would stand between the tables
+	cfg.Server.Grace = min(cfg.Server.Grace, 5*time.Second)
+
+	fleet, err := startFleet(cfg)
+	if err != nil {
+		return err
+	}
+	defer fleet.stop()
+	var ports portFinder
+	log := slog.New(slog.NewTextHandler(w.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Listen: ports.listen})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+
+	screen := newScreen(w.stdout)
+	screen.print(introduction(s, fleet, append(fleet.moved, ports.moved...)))
+	load := startLoad(appURL(s), o.rate)
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	var over <-chan time.Time
+	if o.stop > 0 {
+		t := time.NewTimer(o.stop)
+		defer t.Stop()
+		over = t.C
+	}
+	begin := time.Now()
+	show := func() { screen.draw(table(s.Status(), fleet, load.count(), time.Since(begin), screen.pretty)) }
+	stopping := false
+	end := func() {
+		if stopping {
+			s.Cut()
+			return
+		}
+		stopping = true
+		show()
+		screen.print("\nstopping; Ctrl-C again cuts\n")
+		go func() {
+			load.stop()
+			stop()
+		}()
+	}
+	for {
+		select {
+		case err := <-done:
+			n := load.count()
+			screen.print(fmt.Sprintf("stopped: %d requests sent, %d failed\n", n.sent, n.failed))
+			return ended(err)
+		case <-signals:
+			end()
+		case <-over:
+			end()
+		case <-tick.C:
+			if !stopping {
+				show()
+			}
+		}
+	}
+}
+
+// introduction says what runs where.
+func introduction(s *server.Server, f *fleet, moved []string) string {
+	var b strings.Builder
+	line := func(what, where string) { fmt.Fprintf(&b, "  %-22s %s\n", what, where) }
+	fmt.Fprintf(&b, "lb runs config.toml, before %d instances that live in this process:\n\n", len(f.instances))
+	for _, a := range s.Addrs() {
+		line("your app, through lb", webURL(a.Addr)+"/")
+	}
+	for _, a := range s.AdminAddrs() {
+		if a.Network() == "unix" {
+			continue
+		}
+		line("metrics, status", webURL(a)+"/metrics, /status")
+	}
+	if len(moved) > 0 {
+		fmt.Fprintf(&b, "\nNot free, so others were taken: %s\n", strings.Join(moved, ", "))
+	}
+	b.WriteString("\nCtrl-C ends it.\n\n")
+	return b.String()
+}
+
+func appURL(s *server.Server) string { return webURL(s.Addrs()[0].Addr) }
+
+// webURL is how a browser on this machine gets to addr.
+func webURL(addr net.Addr) string {
+	t, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return addr.String()
+	}
+	host := "localhost"
+	if !t.IP.IsUnspecified() {
+		host = t.IP.String()
+	}
+	return "http://" + net.JoinHostPort(host, fmt.Sprint(t.Port))
+}
+
+// portFinder listens on another port where one cannot be had.
+type portFinder struct{ moved []string }
+
+func (p *portFinder) listen(network, address string) (net.Listener, error) {
+	ln, err := net.Listen(network, address)
+	if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EACCES) {
+		return ln, err
+	}
+	host, _, splitErr := net.SplitHostPort(address)
+	if splitErr != nil {
+		return nil, err
+	}
+	if ln, err = net.Listen(network, net.JoinHostPort(host, "0")); err != nil {
+		return nil, err
+	}
+	p.moved = append(p.moved, fmt.Sprintf("%s for %s", ln.Addr(), address))
+	return ln, nil
+}
+
+// screen shows a table that is drawn over in a terminal, and one below the other elsewhere.
+type screen struct {
+	out    io.Writer
+	pretty bool // a terminal
+	lines  int  // of the table that the cursor stands below
+}
+
+func newScreen(out io.Writer) *screen {
+	s := &screen{out: out}
+	if f, ok := out.(*os.File); ok {
+		info, err := f.Stat()
+		s.pretty = err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	}
+	return s
+}
+
+func (s *screen) print(text string) {
+	io.WriteString(s.out, text)
+	s.lines = 0
+}
+
+func (s *screen) draw(table string) {
+	if !s.pretty {
+		io.WriteString(s.out, table+"\n")
+		return
+	}
+	up := ""
+	if s.lines > 0 {
+		up = fmt.Sprintf("\x1b[%dA\x1b[J", s.lines)
+	}
+	io.WriteString(s.out, up+table)
+	s.lines = strings.Count(table, "\n")
+}

@@ -1,0 +1,86 @@
+// Command lb is a load balancer for HTTP: `lb --help` says what it does.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+)
+
+// world is what commands see of the outside.
+type world struct {
+	stdout io.Writer
+	stderr io.Writer
+	notify func(c chan<- os.Signal, sig ...os.Signal)
+}
+
+func main() {
+	os.Exit(execute(os.Args[1:], world{os.Stdout, os.Stderr, signal.Notify}))
+}
+
+// execute runs one command line and returns the exit code.
+func execute(args []string, w world) int {
+	root := commands(w)
+	root.SetArgs(args)
+	err := root.Execute()
+	var e *exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		if e.err != nil {
+			fmt.Fprintln(w.stderr, e.err)
+		}
+		return e.code
+	}
+	fmt.Fprintf(w.stderr, "lb: %v\n", err)
+	return 1
+}
+
+// exit is an error that ends the process with a code; err, when there is one, is printed as it is.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exit) Unwrap() error { return e.err }
+
+// commands is the tree of commands. Nothing of it is kept in package variables, so that each test has its own.
+func commands(w world) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lb",
+		Short: "Spread HTTP requests over several instances of an app",
+		Long: `lb stands before several instances of your app, such as Node.js processes on ports 3000 to 3003, and
+spreads HTTP requests over them. Instances that are slow get fewer; when one fails, another is asked.
+
+The smallest configuration is two lines:
+
+    [pool.app]
+    backends = ["127.0.0.1:3000-3003"]
+
+With these in config.toml, "lb run" takes requests on port 8080.`,
+		Example: `  lb demo                 see it work, with instances and load of its own
+  lb check config.toml    find every mistake in a configuration
+  lb run config.toml      go`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetOut(w.stdout)
+	root.SetErr(w.stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(runCommand(w), checkCommand(w), demoCommand(w), versionCommand(w))
+	return root
+}

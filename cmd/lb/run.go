@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"lb/config"
+	"lb/server"
+)
+
+func runCommand(w world) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run [FILE]",
+		Short: "Take requests, as a configuration says",
+		Long: `Runs lb as FILE says. Without FILE it reads ./config.toml, or if there is none /etc/lb/config.toml.
+
+Events go to standard error as key=value text; the access log goes to standard output, unless the
+configuration says otherwise.
+
+Signals:
+  SIGTERM, SIGINT (Ctrl-C)   stop: take no new connections, let requests finish for as long as server.grace
+                             says, then cut them. A second one cuts at once.
+  SIGHUP                     read FILE again and change to it without losing a request. A file with mistakes
+                             changes nothing.
+  SIGUSR1                    open the access log again, after it was renamed
+
+Exit code: 0 after a stop that cut nothing, 1 when lb could not start or go on or was told twice to stop,
+2 when the grace was over and something was cut.`,
+		Example: "  lb run\n  lb run /etc/lb/config.toml",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path, err := configFile(args)
+			if err != nil {
+				return err
+			}
+			return run(w, path)
+		},
+	}
+}
+
+// configPlaces are where a configuration is looked for that the command line does not name.
+var configPlaces = []string{"config.toml", "/etc/lb/config.toml"}
+
+func configFile(args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	for _, path := range configPlaces {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("there is neither a %s in this directory nor a %s: name a file, or see \"lb demo\"", configPlaces[0], configPlaces[1])
+}
+
+// run serves until a signal ends it.
+func run(w world, path string) error {
+	// Before all else: a signal that comes during the start must neither be lost nor end the process half-way.
+	signals := make(chan os.Signal, 8)
+	w.notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1)
+	// A Go process dies of writing to a standard output or error whose reader has gone. Requests outlive that.
+	signal.Ignore(syscall.SIGPIPE)
+
+	load := func() (*config.Config, error) { return config.Load(path) }
+	cfg, err := load()
+	if err != nil {
+		return &exit{1, err}
+	}
+	log := slog.New(slog.NewTextHandler(w.stderr, nil))
+	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Load: load})
+	if err != nil {
+		return &exit{1, err}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			return ended(err)
+		case sig := <-signals:
+			switch sig {
+			case syscall.SIGHUP:
+				go reload(ctx, s, log)
+			case syscall.SIGUSR1:
+				go reopen(s, log)
+			default:
+				if ctx.Err() != nil {
+					log.Warn("second signal: cutting what is left", "signal", sig.String())
+					s.Cut()
+					continue
+				}
+				log.Info("signal: stopping; a second one cuts", "signal", sig.String())
+				stop()
+			}
+		}
+	}
+}
+
+// ended turns the end of a Server into the end of the process. What was cut is in the log already.
+func ended(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, server.ErrGraceOver):
+		return &exit{code: 2}
+	case errors.Is(err, server.ErrCut):
+		return &exit{code: 1}
+	}
+	return err
+}
+
+// reload and reopen run beside the loop of run: a name server or a disk that does not answer must not keep it from
+// hearing a SIGTERM.
+func reload(ctx context.Context, s *server.Server, log *slog.Logger) {
+	if err := s.Reload(ctx); err != nil {
+		log.Error("not reloaded, all goes on as before", "err", err)
+	}
+}
+
+func reopen(s *server.Server, log *slog.Logger) {
+	if err := s.ReopenLog(); err != nil {
+		log.Error("access log not reopened", "err", err)
+		return
+	}
+	log.Info("access log reopened")
+}
