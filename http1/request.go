@@ -107,25 +107,22 @@ func (r *Request) Parse(buf []byte, lim *Limits) (n int, err error) {
 	if r.phase == inDone {
 		r.Reset()
 	}
-	max, maxFields := lim.MaxBytes, lim.MaxFields
-	if max <= 0 {
-		max = DefaultMaxBytes
+	maxBytes, maxFields := lim.MaxBytes, lim.MaxFields
+	if maxBytes <= 0 {
+		maxBytes = DefaultMaxBytes
 	}
 	if maxFields <= 0 {
 		maxFields = DefaultMaxFields
 	}
 	b := buf
-	if len(b) >= max {
-		b = b[:max]
-	} else if r.idle(b) {
-		r.size = len(b)
-		return 0, nil
+	if len(b) > maxBytes {
+		b = b[:maxBytes]
 	}
 	var f fault
 	if r.phase == inStart {
 		maxTarget := lim.MaxTarget
 		if maxTarget <= 0 {
-			maxTarget = max
+			maxTarget = maxBytes
 		}
 		f = r.start(b, maxTarget)
 	}
@@ -136,7 +133,7 @@ func (r *Request) Parse(buf []byte, lim *Limits) (n int, err error) {
 			}
 		}
 	}
-	if f == none && len(b) == max {
+	if f == none && len(b) == maxBytes {
 		if f = headTooLarge; r.phase == inStart {
 			f = targetTooLong
 		}
@@ -144,7 +141,6 @@ func (r *Request) Parse(buf []byte, lim *Limits) (n int, err error) {
 	if f != none {
 		return 0, &requestErrors[f]
 	}
-	r.size = len(b)
 	return 0, nil
 }
 
@@ -180,11 +176,12 @@ func (r *Request) start(b []byte, maxTarget int) fault {
 		return connectMethod
 	}
 	target := i + 1
-	end := targetEnd(b, target)
+	end := targetEnd(b, max(target, r.text))
 	if end-target > maxTarget {
 		return targetTooLong
 	}
 	if end == len(b) {
+		r.text = end
 		return none
 	}
 	if b[end] != ' ' {

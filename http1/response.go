@@ -40,19 +40,16 @@ func (r *Response) Parse(buf []byte, lim *Limits, method Method) (n int, err err
 	if r.phase == inDone {
 		r.Reset()
 	}
-	max, maxFields := lim.MaxBytes, lim.MaxFields
-	if max <= 0 {
-		max = DefaultMaxBytes
+	maxBytes, maxFields := lim.MaxBytes, lim.MaxFields
+	if maxBytes <= 0 {
+		maxBytes = DefaultMaxBytes
 	}
 	if maxFields <= 0 {
 		maxFields = DefaultMaxFields
 	}
 	b := buf
-	if len(b) >= max {
-		b = b[:max]
-	} else if r.idle(b) {
-		r.size = len(b)
-		return 0, nil
+	if len(b) > maxBytes {
+		b = b[:maxBytes]
 	}
 	var f fault
 	if r.phase == inStart {
@@ -65,13 +62,12 @@ func (r *Response) Parse(buf []byte, lim *Limits, method Method) (n int, err err
 			}
 		}
 	}
-	if f == none && len(b) == max {
+	if f == none && len(b) == maxBytes {
 		f = headTooLarge
 	}
 	if f != none {
 		return 0, &responseErrors[f]
 	}
-	r.size = len(b)
 	return 0, nil
 }
 
@@ -107,11 +103,12 @@ func (r *Response) start(b []byte) fault {
 	default:
 		return badStatus
 	}
-	end := text(b, reason)
+	end := text(b, max(reason, r.text))
 	if end+1 >= len(b) {
 		if end < len(b) && b[end] != '\r' {
 			return faultOf(b[end])
 		}
+		r.text = end
 		return none
 	}
 	if b[end] != '\r' || b[end+1] != '\n' {

@@ -21,7 +21,8 @@ func (f *Field) Value(buf []byte) []byte { return buf[f.ValueStart:f.ValueEnd] }
 // progress is where a head is to be read on when it came in part.
 type progress struct {
 	line  int    // start of the first line that is not read yet
-	size  int    // bytes there were when the last call ran out of them
+	name  int    // up to where its name has been read, if it has come in part
+	text  int    // and its value, or the target or reason of a start line
 	phase uint8  // what that line is
 	seen  uint64 // kinds met, a bit each
 	twice uint64 // kinds met more than once
@@ -33,29 +34,39 @@ const (
 	inDone
 )
 
-// longLine is from where an unfinished line is read again only once its end may have come: else a sender of single bytes
-// would make us read a line of n bytes n times.
-const longLine = 512
-
-// idle reports whether nothing can have changed since the last call ran out of bytes.
-func (p *progress) idle(b []byte) bool {
-	if p.size == 0 || p.size-p.line < longLine || len(b) < p.size {
+// waits reports whether the line that came in part is still not all there, and nothing is wrong with what came since. It looks at those
+// bytes only: else a sender of single bytes would make us read a line of n bytes n times.
+func (p *progress) waits(b []byte) bool {
+	if p.name == 0 {
 		return false
 	}
-	for _, c := range b[p.size:] {
-		if c == '\n' {
-			return false
-		}
+	name := token(b, p.name)
+	if name == len(b) {
+		p.name = name
+		return true
 	}
-	return true
+	if b[name] != ':' || name == p.line {
+		return false
+	}
+	i := text(b, max(name+1, p.text))
+	if i == len(b) || b[i] == '\r' && i+1 == len(b) {
+		p.name, p.text = name, i
+		return true
+	}
+	return false
 }
 
 // fields reads field lines up to and with the empty line, adding to fs. end is the offset after the empty line, 0 if it has not come.
-func (p *progress) fields(b []byte, fs []Field, max int) (_ []Field, end int, _ fault) {
+func (p *progress) fields(b []byte, fs []Field, most int) (_ []Field, end int, _ fault) {
+	if p.waits(b) {
+		return fs, 0, none
+	}
 	pos := p.line
+	p.name, p.text = 0, 0
 	for {
 		name := token(b, pos)
 		if name == len(b) {
+			p.name = name
 			break
 		}
 		if c := b[name]; c != ':' || name == pos {
@@ -80,12 +91,13 @@ func (p *progress) fields(b []byte, fs []Field, max int) (_ []Field, end int, _ 
 			if i < len(b) && b[i] != '\r' {
 				return fs, 0, faultOf(b[i])
 			}
+			p.name, p.text = name, i
 			break
 		}
 		if b[i] != '\r' || b[i+1] != '\n' {
 			return fs, 0, faultOf(b[i])
 		}
-		if len(fs) >= max {
+		if len(fs) >= most {
 			return fs, 0, tooManyFields
 		}
 		last := i
