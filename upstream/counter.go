@@ -4,7 +4,10 @@ import "sync/atomic"
 
 // Counter only grows. One goroutine at a time writes it, any may read it, which is why Add needs no locked
 // instruction: see bump.
-type Counter struct{ v uint64 }
+type Counter struct {
+	_ [0]atomic.Uint64 // aligns v on 32-bit machines
+	v uint64
+}
 
 // Add adds n; only the counter's owner may.
 func (c *Counter) Add(n uint64) { bump(&c.v, n) }
@@ -16,7 +19,10 @@ func (c *Counter) Inc() { bump(&c.v, 1) }
 func (c *Counter) Load() uint64 { return atomic.LoadUint64(&c.v) }
 
 // Gauge goes up and down. Like a Counter, it has one writer.
-type Gauge struct{ v uint64 }
+type Gauge struct {
+	_ [0]atomic.Uint64
+	v uint64
+}
 
 // Add adds n, which may be negative; only the gauge's owner may.
 func (g *Gauge) Add(n int64) { bump(&g.v, uint64(n)) }

@@ -97,7 +97,7 @@ func TestDoneCounts(t *testing.T) {
 		t.Errorf("%d latencies of %g s, want 8 without the tunnel, of 8 ms", h.Count(), h.Sum())
 	}
 	if st.Faults[FaultStatus].Load() != 1 || st.Faults[FaultClient].Load() != 1 || st.Faults[FaultNone].Load() != 0 {
-		t.Errorf("faults %v", st.Faults)
+		t.Errorf("faults %v", &st.Faults)
 	}
 }
 
