@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -40,14 +41,19 @@ func ones(n int) []int {
 
 // BenchmarkPick is the choice alone among 8 backends, all of them busy, so that a scan goes to its end.
 func BenchmarkPick(b *testing.B) {
-	for _, name := range strategy.Names() {
+	for _, name := range append(strategy.Names(), "hash weighted") {
 		b.Run(name, func(b *testing.B) {
+			weights := ones(8)
+			name, uneven := strings.CutSuffix(name, " weighted")
+			if uneven {
+				weights[0] = 2
+			}
 			build, err := strategy.New(name)
 			if err != nil {
 				b.Fatal(err)
 			}
 			var pick upstream.Strategy
-			p := upstream.NewPool("app", 1, specs(ones(8)...), nil, func(r []*upstream.Backend) upstream.Strategy {
+			p := upstream.NewPool("app", 1, specs(weights...), nil, func(r []*upstream.Backend) upstream.Strategy {
 				pick = build(r)
 				return pick
 			})

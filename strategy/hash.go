@@ -44,13 +44,16 @@ func (h *hash) Pick(s *upstream.Selection) *upstream.Backend {
 		return best
 	}
 	// By weight: a uniform u in (0,1) becomes an exponential -ln(u)/weight, and the least of exponentials is each with
-	// a probability in proportion to its weight.
+	// a probability in proportion to its weight. As -ln(u) >= 1-u, most need no logarithm to be ruled out.
 	least := math.Inf(1)
 	for i, b := range h.ready {
 		if !fresh && s.Has(b.Live) {
 			continue
 		}
 		u := (float64(mix(s.Key^h.seeds[i])>>11) + .5) / (1 << 53)
+		if (1-u)*h.inv[i] > least {
+			continue
+		}
 		if x := -math.Log(u) * h.inv[i]; best == nil || x < least {
 			best, least = b, x
 		}

@@ -259,6 +259,9 @@ func (l *Live) setWanted(w Wanted) {
 	l.life.Wanted = w
 	if w == In {
 		l.load.And(^uint64(draining))
+		if l.drained != nil && !l.isEmpty {
+			close(l.drained) // nobody waits for what does not come any more
+		}
 		l.drained, l.isEmpty = nil, false
 		return
 	}
@@ -271,19 +274,30 @@ func (l *Live) setWanted(w Wanted) {
 	}
 }
 
-// Drained is closed when the backend takes no new leases and the last one is done, tunnels included. It is nil, which
-// blocks for ever, while the backend is wanted in.
+// Drained is closed when the backend takes no new leases and the last one is done, tunnels included; or when it is taken
+// back before that. It is nil, which blocks for ever, while the backend is wanted in.
 func (l *Live) Drained() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.drained
 }
 
-// Drain makes b take nothing new and waits until its last lease is done or ctx is, whose error it then returns.
+// ErrTakenBack means that a backend was wanted in again before it had drained.
+var ErrTakenBack = errors.New("backend was taken back before it had drained")
+
+// Drain makes b take nothing new and waits until its last lease is done, it is taken back, which is ErrTakenBack, or ctx
+// ends, whose error it returns.
 func (p *Pool) Drain(ctx context.Context, b *Backend) error {
 	p.SetWanted(b, Draining)
+	done := b.Drained()
+	if done == nil {
+		return ErrTakenBack
+	}
 	select {
-	case <-b.Drained():
+	case <-done:
+		if !b.Draining() {
+			return ErrTakenBack
+		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

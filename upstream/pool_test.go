@@ -310,6 +310,35 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+func TestTakenBack(t *testing.T) {
+	p := newPool("a b")
+	a := backend(t, p, "a")
+	s := new(Selection)
+	s.Reset(0, 0)
+	l := acquire(t, p, s)
+	p.SetWanted(a, Draining)
+	wait := a.Drained()
+	done := make(chan error)
+	go func() { done <- p.Drain(t.Context(), a) }()
+	p.SetWanted(a, In)
+	p.SetWanted(a, In)
+	if !closed(wait) {
+		t.Error("who waited for the drain still does")
+	}
+	select {
+	case err := <-done: // Drain came first
+		if !errors.Is(err, ErrTakenBack) {
+			t.Errorf("Drain: %v", err)
+		}
+		l.Done(Outcome{})
+	default: // or it comes now
+		l.Done(Outcome{})
+		if err := <-done; err != nil && !errors.Is(err, ErrTakenBack) {
+			t.Errorf("Drain: %v", err)
+		}
+	}
+}
+
 // TestOldSnapshot is the reason for looking twice: the strategy chose from a snapshot whose backends have all left.
 func TestOldSnapshot(t *testing.T) {
 	p := newPool("a b")
