@@ -7,23 +7,6 @@ import (
 	"testing"
 )
 
-// onLoop runs fn as a task and waits for it.
-func onLoop(t testing.TB, l *Loop, fn func()) {
-	t.Helper()
-	done := make(chan bool, 1)
-	l.Post(func() {
-		l.Go(runFunc(func() {
-			ok := false
-			defer func() { done <- ok }()
-			fn()
-			ok = true
-		}), nil)
-	})
-	if !<-done {
-		t.Fatal("the task did not return")
-	}
-}
-
 type echo struct {
 	c *Conn
 	b []byte

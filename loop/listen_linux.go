@@ -78,16 +78,13 @@ func (s *Listener) Close() error {
 			delete(l.lns, int32(s.fd))
 		}
 	})
-	if len(s.group.loops) > 0 {
-		l := s.group.loops[0]
-		side := &lnSide{l: l, ln: s}
-		s.group.each(func(at *Loop) {
-			if at == l {
-				side.acceptUpTo(1 << 20)
-				side.remove() // it may wait for descriptors
-			}
-		})
-	}
+	s.group.each(func(l *Loop) {
+		if l.index == 0 {
+			side := &lnSide{l: l, ln: s}
+			side.acceptUpTo(1 << 20)
+			side.remove() // it may wait for descriptors
+		}
+	})
 	err := s.file.Close()
 	s.group.each(func(*Loop) {}) // connections on their way from one loop to another have arrived
 	return err

@@ -7,44 +7,108 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
-// serve starts a group with a listener whose connections are each served by a task.
-func serve(t *testing.T, loops int, fn func(c *Conn)) (*Group, netip.AddrPort) {
+// group starts a group that ends with the test.
+func group(t testing.TB, loops int, o Options) *Group {
 	t.Helper()
-	g, err := New(loops, Options{})
+	g, err := New(loops, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
+	return g
+}
+
+// listen serves a free port of the group with a task for each connection.
+func listen(t testing.TB, g *Group, fn func(c *Conn)) netip.AddrPort {
+	t.Helper()
+	addr, _ := accept(t, g, func(c *Conn) { c.Loop().Go(runFunc(func() { fn(c) }), c) })
+	return addr
+}
+
+func accept(t testing.TB, g *Group, fn func(c *Conn)) (netip.AddrPort, *Listener) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := ln.Addr().(*net.TCPAddr).AddrPort()
-	s, err := g.Serve(ln, func(c *Conn) { c.Loop().Go(runFunc(func() { fn(c) }), c) })
+	defer ln.Close()
+	s, err := g.Serve(ln, fn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.Close()
 	t.Cleanup(func() { s.Close() })
-	return g, addr
+	return ln.Addr().(*net.TCPAddr).AddrPort(), s
+}
+
+// serve starts a group with a listener whose connections are each served by a task.
+func serve(t testing.TB, loops int, fn func(c *Conn)) (*Group, netip.AddrPort) {
+	t.Helper()
+	g := group(t, loops, Options{})
+	return g, listen(t, g, fn)
 }
 
 type runFunc func()
 
 func (f runFunc) Run() { f() }
 
-func dial(t *testing.T, addr netip.AddrPort) *net.TCPConn {
+func dial(t testing.TB, addr netip.AddrPort) *net.TCPConn {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr.String(), 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr.String(), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute)) // so that a fault fails the test instead of hanging it
 	t.Cleanup(func() { c.Close() })
 	return c.(*net.TCPConn)
 }
+
+// pair is one connection: the far end in the hands of the test, the near end in those of a task on loop 0.
+func pair(t testing.TB, g *Group, fn func(c *Conn)) *net.TCPConn {
+	t.Helper()
+	return dial(t, listen(t, g, fn))
+}
+
+// reset closes c so that its peer gets RST.
+func reset(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}
+
+// within waits for ch, and fails the test when it seems that nothing will come.
+func within[T any](t testing.TB, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(30 * time.Second):
+		var zero T
+		t.Fatal("nothing happened for 30 s")
+		return zero
+	}
+}
+
+// onLoop runs fn as a task and waits for it.
+func onLoop(t testing.TB, l *Loop, fn func()) {
+	t.Helper()
+	done := make(chan bool, 1)
+	l.Post(func() {
+		l.Go(runFunc(func() {
+			ok := false
+			defer func() { done <- ok }()
+			fn()
+			ok = true
+		}), nil)
+	})
+	if !within(t, done) {
+		t.Fatal("the task did not return")
+	}
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestEcho(t *testing.T) {
 	_, addr := serve(t, 2, func(c *Conn) {
