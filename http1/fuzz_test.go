@@ -144,6 +144,15 @@ func splitResponse(t *testing.T, in []byte, lim *Limits, method Method, want str
 			t.Fatalf("%q split at %d:\n got %s\nwant %s", in, at, got, want)
 		}
 	}
+	var r Response
+	var n int
+	var err error
+	for at := 0; at <= len(in) && n == 0 && err == nil; at++ {
+		n, err = r.Parse(bytes.Clone(in[:at]), lim, method)
+	}
+	if got := describeResponse(&r, n, err); got != want {
+		t.Fatalf("%q byte by byte:\n got %s\nwant %s", in, got, want)
+	}
 }
 
 func FuzzChunked(f *testing.F) {

@@ -151,7 +151,7 @@ func (g generator) pipeline() string {
 	return s
 }
 
-const generated = 6000
+const generated = 2500
 
 func TestGeneratedRequests(t *testing.T) {
 	g := newGenerator(1)

@@ -75,19 +75,12 @@ func (r *Response) Parse(buf []byte, lim *Limits, method Method) (n int, err err
 // accept.
 func (r *Response) start(b []byte) fault {
 	const form = "HTTP/1.0 000"
-	if len(b) >= len(form) {
-		if string(b[:7]) != form[:7] {
-			return versionFault(b)
-		}
-	} else if f := versionFault(b); f != none || len(b) < len(form) {
-		return f
-	}
-	if b[7] > '1' || b[7] < '0' || b[8] != ' ' {
-		return badVersion
+	if len(b) < len(form) {
+		return statusFault(b)
 	}
 	d0, d1, d2 := b[9]-'0', b[10]-'0', b[11]-'0'
-	if d0 < 1 || d0 > 5 || d1 > 9 || d2 > 9 {
-		return badStatus
+	if string(b[:7]) != form[:7] || b[7]|1 != '1' || b[8] != ' ' || d0 < 1 || d0 > 5 || d1 > 9 || d2 > 9 {
+		return statusFault(b)
 	}
 	i := len(form)
 	if i == len(b) {
@@ -121,11 +114,21 @@ func (r *Response) start(b []byte) fault {
 	return none
 }
 
-// versionFault finds fault with the first bytes of a status line as they come.
-func versionFault(b []byte) fault {
-	const form = "HTTP/1."
+// statusFault finds fault with the first bytes of a status line as they come.
+func statusFault(b []byte) fault {
+	const form = "HTTP/1.x nnn"
 	for i := 0; i < len(form) && i < len(b); i++ {
-		if b[i] != form[i] {
+		c := b[i]
+		switch {
+		case i >= 9:
+			if c < '0' || c > '9' || i == 9 && (c < '1' || c > '5') {
+				return badStatus
+			}
+		case i == 7:
+			if c != '0' && c != '1' {
+				return badVersion
+			}
+		case c != form[i]:
 			return badVersion
 		}
 	}
