@@ -18,7 +18,7 @@ type client struct {
 	tunnel  *tunnel   // after an upgrade
 	resting bool      // waits for the first byte of a request
 	gone    bool      // closed and off the list
-	linger  int       // bytes read on since lb closed its side
+	linger  int64     // until when it is read on, after lb closed its side
 }
 
 func (c *client) stats() *listenerShard { return &c.ln.shards[c.w.index] }
@@ -95,7 +95,9 @@ func (c *client) end() {
 		c.close()
 		return
 	}
-	c.conn.SetReadDeadline(c.w.loop.Now() + int64(lingerFor))
+	now := c.w.loop.Now()
+	c.linger = now + int64(lingerMax)
+	c.conn.SetReadDeadline(now + int64(lingerFor))
 	c.conn.Await((*lingerer)(c))
 }
 
@@ -104,7 +106,8 @@ type lingerer client
 
 func (l *lingerer) Ready(conn *loop.Conn, timeout bool) {
 	c := (*client)(l)
-	if timeout {
+	now := c.w.loop.Now()
+	if timeout || now >= c.linger {
 		c.close()
 		return
 	}
@@ -112,14 +115,14 @@ func (l *lingerer) Ready(conn *loop.Conn, timeout bool) {
 	defer c.w.giveBuffer(b)
 	for range 4 { // what is left of more is looked at in the next round
 		n, err := conn.TryRead(b)
-		c.linger += n
-		if err != nil || c.linger > lingerBytes {
+		if err != nil {
 			c.close()
 			return
 		}
 		if n == 0 {
 			break
 		}
+		conn.SetReadDeadline(min(now+int64(lingerFor), c.linger))
 	}
 	conn.Await(l)
 }

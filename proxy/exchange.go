@@ -71,11 +71,6 @@ func (w *worker) takeExchange(c *client) *exchange {
 		x = &exchange{w: w, out: make([]byte, 0, 4<<10)}
 		x.up.x = x
 	}
-	set := w.proxy.settings.Load()
-	if want := set.MaxHeaderBytes + 1; len(x.in) < want {
-		// One more than the limit, so that a head that is too large is seen to be so.
-		x.in = make([]byte, max(want, 16<<10))
-	}
 	x.c, x.task = c, w.loop.Current()
 	x.have, x.left = 0, false
 	x.peer = c.conn.RemoteAddr().Addr().Unmap()
@@ -83,10 +78,19 @@ func (w *worker) takeExchange(c *client) *exchange {
 	return x
 }
 
+// inSize is how much room there is for a request head, and for what comes with it. It is one more than the limit,
+// so that a head that is too large is seen to be so.
+func inSize(set *Settings) int { return max(set.MaxHeaderBytes+1, 16<<10) }
+
 // begin makes x ready for the next request of its client.
 func (x *exchange) begin() {
 	set := x.w.proxy.settings.Load()
 	x.set = set
+	if want := inSize(set); len(x.in) < want {
+		in := make([]byte, want)
+		copy(in, x.in[:x.have])
+		x.in = in
+	}
 	x.limits = http1.Limits{MaxBytes: set.MaxHeaderBytes, MaxFields: set.MaxHeaderFields}
 	x.req.Reset()
 	x.head = 0
@@ -120,6 +124,9 @@ func (x *exchange) release() {
 	if x.back != nil {
 		x.w.giveBuffer(x.back)
 		x.back = nil
+	}
+	if len(x.in) > 2*inSize(x.set) {
+		x.in = nil // it held what came behind a chunked body
 	}
 	x.c, x.task, x.set, x.bc, x.route, x.snap = nil, nil, nil, nil, nil, nil
 	x.w.exchanges.Put(x)

@@ -274,7 +274,7 @@ func (p *peer) expect(want string) {
 	for i := range b {
 		c, err := p.br.ReadByte()
 		if err != nil || c != want[i] {
-			p.fatal("%s: got %q then %q %v\nwant %q", p.who, b[:i], c, err, want)
+			p.fatal("%s: got %q then %q %v\nwant %q", p.who, cutShort(string(b[:i])), c, err, cutShort(want[max(0, i-100):]))
 		}
 		b[i] = c
 	}

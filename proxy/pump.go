@@ -38,12 +38,15 @@ func (p *pump) run(head, data []byte) failure {
 		if p.left >= 0 {
 			b = b[:min(int64(len(b)), p.left)]
 		}
-		n, err := conn.Read(b)
+		n, err := conn.TryRead(b) // Read would wait until a deadline that is long past
 		if err == io.EOF && p.left == http1.LengthUntilClose {
 			return p.end()
 		}
 		if err != nil {
 			return p.cut(err)
+		}
+		if n == 0 {
+			continue
 		}
 		x.bc.stats.BytesReceived.Add(uint64(n))
 		x.lease.Park(x.w.loop.Now())
@@ -73,9 +76,11 @@ func (p *pump) take(head, data []byte) failure {
 	default:
 		n, done, err := p.chunks.Feed(data)
 		if err != nil {
-			// What came before is good; a chunk that never ends tells the client that the rest is not.
-			if f := p.write(head, data[:n]); f.failed() {
-				return f
+			if x.answered {
+				// What came before is good; a chunk that never ends tells the client that the rest is not.
+				if f := p.write(nil, data[:n]); f.failed() {
+					return f
+				}
 			}
 			return failure{reason: BadResponse, detail: err.(*http1.Error).Reason}
 		}

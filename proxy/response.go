@@ -179,6 +179,8 @@ func (x *exchange) relay(head, have int) failure {
 		how, x.keep = toClose, false
 	case r.Length == http1.LengthChunked && old:
 		how, x.keep = decoded, false
+	}
+	if old { // what it has no chunks for, it shall not hear of in the answer to HEAD either
 		drop = kinds(http1.FieldTransferEncoding, http1.FieldTrailer)
 	}
 	switch {
@@ -205,8 +207,9 @@ func (x *exchange) relay(head, have int) failure {
 	if s := r.Status; s >= 502 && s <= 504 {
 		fault = upstream.FaultStatus
 	}
-	reuse := r.KeepAlive && !p.poisoned && !x.body.more && x.snap.Settings.Reuse
 	bc := x.bc
+	// An answer to a request that has not all been sent is as good a reason as any not to send another.
+	reuse := r.KeepAlive && !p.poisoned && !x.body.more && !bc.conn.Pending() && x.snap.Settings.Reuse
 	x.bc = nil
 	x.settle(fault)
 	if reuse && !bc.live.Draining() {

@@ -40,22 +40,37 @@ func (x *exchange) prepareBody() failure {
 	default:
 		b.chunked = true
 		b.chunks.Reset()
-		n, done, err := b.chunks.Feed(rest)
+		n, size, done, err := b.feed(rest)
 		if err != nil {
 			b.more, b.end = true, x.head
 			return badRequest(err)
 		}
 		rest = rest[:n]
 		b.more = !done
-		if x.set.MaxBody > 0 && int64(n) > x.set.MaxBody {
+		x.bytesIn = size
+		if x.set.MaxBody > 0 && size > x.set.MaxBody {
 			b.more, b.end = true, x.head
 			return failure{reason: BodyTooLarge}
 		}
 	}
 	b.held = rest
 	b.end = x.head + len(rest)
-	x.bytesIn = int64(len(rest))
+	if !b.chunked {
+		x.bytesIn = int64(len(rest))
+	}
 	return failure{}
+}
+
+// feed follows the next bytes of a chunked body. The first n of them belong to it, and size of those are data.
+func (b *requestBody) feed(p []byte) (n int, size int64, done bool, err error) {
+	for n < len(p) && !done && err == nil {
+		var data []byte
+		var k int
+		data, k, done, err = b.chunks.Next(p[n:])
+		n += k
+		size += int64(len(data))
+	}
+	return n, size, done, err
 }
 
 // upload sends the rest of a request body, in a task of its own, so that an answer that comes early is passed
@@ -115,6 +130,7 @@ func (u *upload) Run() {
 		}
 	}
 	x.requestSent()
+	x.bc.conn.SetReadDeadline(x.respondBy) // the exchange may be waiting without one
 	f = failure{}
 }
 
@@ -133,36 +149,34 @@ func (u *upload) step() failure {
 	}
 	buf := x.w.takeBuffer()
 	defer x.w.giveBuffer(buf)
-	size := int64(len(buf))
-	if b.chunked {
-		// What follows the body in the same read goes back to where the next request is read from.
-		size = min(size, int64(len(x.in)-b.end))
-		if size == 0 {
-			x.in = append(x.in, make([]byte, 4<<10)...)
-			size = 4 << 10
-		}
-	} else {
-		size = min(size, b.left)
+	room := buf
+	if !b.chunked {
+		room = buf[:min(int64(len(buf)), b.left)]
 	}
-	n, err := conn.Read(buf[:size])
+	n, err := conn.Read(room)
 	if err != nil {
 		return u.readFailure(err)
 	}
+	x.respondBy = 0 // who waits for 100 Continue has lost patience, and the backend may take its time
 	if b.chunked {
-		k, done, err := b.chunks.Feed(buf[:n])
+		k, size, done, err := b.feed(buf[:n])
 		if err != nil {
 			return badRequest(err)
 		}
 		if done {
-			x.have = b.end + copy(x.in[b.end:], buf[k:n])
+			// What follows the body in the same read goes back to where the next request is read from.
+			x.in = append(x.in[:b.end], buf[k:n]...)
+			x.have = len(x.in)
+			x.in = x.in[:cap(x.in)]
 			b.more = false
 		}
 		n = k
+		x.bytesIn += size
 	} else {
 		b.left -= int64(n)
 		b.more = b.left > 0
+		x.bytesIn += int64(n)
 	}
-	x.bytesIn += int64(n)
 	if x.set.MaxBody > 0 && x.bytesIn > x.set.MaxBody {
 		b.more = true
 		return failure{reason: BodyTooLarge}

@@ -15,10 +15,11 @@ const (
 	bodyBuffer = 64 << 10
 	// trimEvery is how often a worker gives back buffers that nobody needs.
 	trimEvery = 2 * time.Second
-	// lingerFor and lingerBytes bound how long a connection that lb closes is read on, so that the client gets
-	// to see the answer: closing a socket with unread bytes resets it.
-	lingerFor   = 2 * time.Second
-	lingerBytes = 1 << 20
+	// A connection that lb closes is read on, so that the client gets to see the answer: closing a socket with
+	// unread bytes resets it, and many clients read only when they have sent all. It is read for lingerMax, if
+	// the client never pauses for lingerFor.
+	lingerFor = 2 * time.Second
+	lingerMax = 30 * time.Second
 )
 
 // worker is one loop's part of the proxy. Everything in it belongs to that loop.
