@@ -12,14 +12,9 @@ func targetEnd(b []byte, i int) int {
 	for i+8 <= len(b) {
 		x := binary.LittleEndian.Uint64(b[i:])
 		del, hash := x^0x7f*ones, x^'#'*ones
-		bad := (x - 0x21*ones) | x | (del - ones) | (hash - ones)
-		if bad &= highs; bad != 0 {
-			i += bits.TrailingZeros64(bad) >> 3
-			if c := b[i]; c <= ' ' || c >= 0x7f || c == '#' {
-				return i
-			}
-			i++
-			continue
+		// A borrow spoils only bytes above the first that is found.
+		if bad := (x - '!'*ones) | x | (del - ones) | (hash - ones); bad&highs != 0 {
+			return i + bits.TrailingZeros64(bad&highs)>>3
 		}
 		i += 8
 	}
