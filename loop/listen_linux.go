@@ -78,14 +78,16 @@ func (s *Listener) Close() error {
 			delete(l.lns, int32(s.fd))
 		}
 	})
+	var err error
 	s.group.each(func(l *Loop) {
 		if l.index == 0 {
 			side := &lnSide{l: l, ln: s}
 			side.acceptUpTo(1 << 20)
 			side.remove() // it may wait for descriptors
+			// At once, and not by who called: until then the kernel goes on completing connections, and resets them.
+			err = s.file.Close()
 		}
 	})
-	err := s.file.Close()
 	s.group.each(func(*Loop) {}) // connections on their way from one loop to another have arrived
 	return err
 }
