@@ -256,7 +256,8 @@ func (s *Server) AdminAddrs() (all []net.Addr) {
 func (s *Server) Status() admin.Status {
 	st := admin.Status{
 		Version: s.opt.Version, State: stateNames[s.state.Load()], Started: s.started.UTC().Truncate(time.Millisecond),
-		Uptime: int64(time.Since(s.started).Seconds()),
+		Uptime:    int64(time.Since(s.started).Seconds()),
+		Listeners: []admin.Listener{}, // not null in JSON, even before the first
 	}
 	for _, l := range s.proxy.Listeners() {
 		n := l.Stats()
