@@ -14,7 +14,7 @@ type tunnel struct {
 	client *client
 	bc     *backendConn
 	lease  upstream.Lease
-	idle   int64 // ns
+	idle   int64 // ns, 0 is for ever
 	moved  int64 // when something last moved
 	out    way   // from the client to the backend
 	back   way
@@ -64,9 +64,11 @@ func (x *exchange) upgrade(head, have int) failure {
 
 func (d *way) await() {
 	d.busy = false
+	by := int64(0)
 	if d.t.idle > 0 {
-		d.from.SetReadDeadline(d.t.moved + d.t.idle)
+		by = d.t.moved + d.t.idle
 	}
+	d.from.SetReadDeadline(by)
 	d.from.Await(d)
 }
 
@@ -78,7 +80,10 @@ func (d *way) Ready(_ *loop.Conn, timeout bool) {
 		return
 	}
 	if timeout && !d.from.Readable() {
-		d.await() // the other direction has been busy meanwhile
+		if t.out.busy || t.back.busy {
+			t.moved = t.w.loop.Now() // the other direction is at work on a slow peer
+		}
+		d.await()
 		return
 	}
 	d.busy = true
