@@ -41,6 +41,14 @@ type Live struct {
 	pool   *Pool
 	shards []*shard
 
+	ramp    atomic.Int64 // since when its share grows, ns; 0: it is whole; rampPending: from the next look on
+	rampFor atomic.Int64 // ns
+
+	ejections atomic.Uint64
+	returns   atomic.Uint64
+
+	cold bool // guarded by Pool.mu: it was away, or joined a pool that was at work
+
 	mu      sync.Mutex
 	life    Life          // guarded by mu, and by Pool.mu for writing
 	drained chan struct{} // guarded by mu; made by drain, closed when nothing is left
@@ -78,6 +86,12 @@ func (l *Live) Draining() bool { return l.Load().Draining() }
 // Stats are the counters that loop writes for this backend; for others they are there to be read.
 func (l *Live) Stats(loop int) *Stats { return &l.shards[loop].Stats }
 
+// Ejections is how often passive checks took the backend out, and Returns how often they let it in again.
+func (l *Live) Ejections() uint64 { return l.ejections.Load() }
+
+// Returns is described at Ejections.
+func (l *Live) Returns() uint64 { return l.returns.Load() }
+
 // Loops is the number of Stats.
 func (l *Live) Loops() int { return len(l.shards) }
 
@@ -104,9 +118,19 @@ func (l *Live) emptied() {
 
 // admit counts a request, then looks whether it may be. A drain that comes later waits for it; one that came earlier
 // shows in the count itself.
+//
+// Where there is a limit, nothing is counted that is refused: otherwise the count would be above the limit for a
+// moment, and who looks for a free place just then would find none.
 func (l *Live) admit(limit int64) (Load, bool) {
+	if limit > 0 {
+		for {
+			if n, ok, stale := l.admitAt(l.Load(), limit); !stale {
+				return n, ok
+			}
+		}
+	}
 	n := Load(l.load.Add(uint64(one)))
-	if n.Draining() || limit > 0 && n.requests() > limit {
+	if n.Draining() {
 		l.drop(one)
 		return 0, false
 	}
@@ -155,7 +179,11 @@ type Life struct {
 	Wanted  Wanted    // written by configuration, discovery and the admin interface
 	Probed  Probed    // written by active checks
 	Ejected time.Time // written by passive checks: until when; zero when it is not
+	Dead    bool      // with Ejected: it refuses connections, which is proof rather than suspicion
 }
+
+// dead reports whether it is known that the backend answers nobody: then it is not used even when nobody else is left.
+func (l *Life) dead() bool { return l.Probed == Down || l.Dead }
 
 // Life is what is known about the backend's fitness.
 func (l *Live) Life() Life {

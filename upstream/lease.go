@@ -10,31 +10,49 @@ type Selection struct {
 	Tunnel bool // the request asks for an upgrade: it goes where the fewest tunnels are
 
 	leases int // given to this exchange
-	tried  int // backends, among them those that refused
-	bits   [4]uint64
-	more   []uint64 // IDs from 256
+	tried
+	before  tried // what was tried before this Acquire, once somebody refused
+	refused bool  // in this Acquire
 
-	seen Load
-	saw  bool
+	waiter *Waiter // its place in the queue, if it has one
+
+	seen    Load
+	saw     bool
+	ramping bool
+}
+
+// tried is a set of backends.
+type tried struct {
+	n    int
+	bits [4]uint64
+	more []uint64 // IDs from 256
 }
 
 // Reset makes s a new exchange's, seen by loop at time now.
 func (s *Selection) Reset(now int64, loop int) {
 	s.Now, s.Loop, s.Key, s.HasKey, s.Tunnel = now, loop, 0, false, false
 	s.leases = 0
-	if s.tried > 0 {
-		s.tried = 0
+	s.Forget()
+}
+
+// Forget makes s free to go to backends again that it has tried.
+func (s *Selection) Forget() {
+	if s.n > 0 {
+		s.n = 0
 		s.bits = [4]uint64{}
 		clear(s.more)
 	}
 }
 
-// Tried is the number of backends that had their chance: by a lease, or by refusing one.
-func (s *Selection) Tried() int { return s.tried }
+// Tried is the number of backends that had their chance: by a lease, or, within one Acquire, by refusing one.
+func (s *Selection) Tried() int { return s.n }
+
+// Ramping reports whether the Share of some backend is reduced.
+func (s *Selection) Ramping() bool { return s.ramping }
 
 // Has reports whether b has had its chance; a strategy passes over it.
 func (s *Selection) Has(b *Live) bool {
-	if s.tried == 0 {
+	if s.n == 0 {
 		return false
 	}
 	w := b.ID >> 6
@@ -45,8 +63,26 @@ func (s *Selection) Has(b *Live) bool {
 	return w < len(s.more) && s.more[w]>>(b.ID&63)&1 != 0
 }
 
+// pass marks a backend that refused until forgive is called: who is full or drains now need not be when the exchange
+// asks again.
+func (s *Selection) pass(b *Live) {
+	if !s.refused {
+		s.refused = true
+		more := append(s.before.more[:0], s.more...)
+		s.before = s.tried
+		s.before.more = more
+	}
+	s.mark(b)
+}
+
+// forgive takes back what pass did.
+func (s *Selection) forgive() {
+	s.tried, s.before = s.before, s.tried
+	s.refused = false
+}
+
 func (s *Selection) mark(b *Live) {
-	s.tried++
+	s.n++
 	w := b.ID >> 6
 	if w < len(s.bits) {
 		s.bits[w] |= 1 << (b.ID & 63)
@@ -95,6 +131,9 @@ func (l *Lease) Tunnel() {
 	if l.unit != tunnel {
 		l.b.move(l.unit, tunnel)
 		l.unit = tunnel
+		if p := l.b.pool; p.Waiting() > 0 {
+			p.freed(0)
+		}
 	}
 }
 
@@ -142,6 +181,7 @@ type Fault uint8
 const (
 	FaultNone      Fault = iota
 	FaultConnect         // no connection to the backend
+	FaultRefused         // the backend refused the connection: nobody listens there
 	FaultTimeout         // the backend was silent for too long
 	FaultReset           // the connection ended in the middle
 	FaultMalformed       // the response made no sense
@@ -151,7 +191,7 @@ const (
 )
 
 func (f Fault) String() string {
-	return [...]string{"none", "connect", "timeout", "reset", "malformed", "status", "client"}[f]
+	return [...]string{"none", "connect", "refused", "timeout", "reset", "malformed", "status", "client"}[f]
 }
 
 // Blames reports whether the fault is the backend's.
@@ -171,6 +211,9 @@ func (l *Lease) Done(o Outcome) {
 	s.Requests[class].Inc()
 	if o.Fault != FaultNone {
 		s.Faults[o.Fault].Inc()
+		if watch := l.b.pool.watcher.Load(); watch != nil && o.Fault != FaultClient {
+			(*watch).Fault(l.b, o)
+		}
 	}
 	if unit != tunnel {
 		s.Latency.Observe(o.Now - l.start)
@@ -187,4 +230,7 @@ func (l *Lease) Done(o Outcome) {
 	}
 	l.unit = 0
 	l.b.drop(unit)
+	if p := l.b.pool; p.Waiting() > 0 {
+		p.freedBy(l.b, o)
+	}
 }

@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// ErrNoBackend means that no backend of the pool may be sent to: none is ready, or each was tried or refused.
-var ErrNoBackend = errors.New("no backend available")
+// Why Acquire gives no lease. To wait helps against the first two, see Pool.Wait.
+var (
+	ErrNoBackend = errors.New("no backend is ready")
+	ErrBusy      = errors.New("all backends have as many requests as they may have")
+	ErrTried     = errors.New("all backends have been tried")
+)
 
 // Strategy chooses among the backends that it was built with. Pick runs for every attempt of every request, on several
 // loops at once: it takes no lock, does not block, and does not allocate. It returns nil when the selection Has each
@@ -40,16 +44,25 @@ type Pool struct {
 	Memory
 
 	loops int
-	snap  atomic.Pointer[Snapshot] // read by every request
 
-	mu    sync.Mutex // held by those who make the next snapshot; taken before a Live's
+	// Every request reads these.
+	snap      atomic.Pointer[Snapshot]
+	attention atomic.Int64 // what makes a request leave the short path: see waiters and ramping; 0 most of the time
+	watcher   atomic.Pointer[Watcher]
+
+	mu    sync.Mutex // held by those who make the next snapshot; taken before queue.mu and a Live's
 	build Build
+
+	_     [64]byte // those who wait do not slow down those who do not
+	queue queue
+	retry budget
 }
 
 // Snapshot is a pool at one moment. Nothing in it changes.
 type Snapshot struct {
 	All      []*Backend // in the order of the configuration
 	Ready    []*Backend // those that may be sent to, in the same order
+	Panic    bool       // nobody is fit, and Ready is all those that are not known to be dead
 	Settings *Settings
 
 	pick Strategy // nil when nobody is ready
@@ -102,6 +115,7 @@ func (p *Pool) Update(specs []Spec, set *Settings, build Build) (left []*Backend
 			delete(gone, s.Name)
 		} else {
 			b.Live = newLive(p)
+			b.cold = len(old.All) > 0
 		}
 		all = append(all, b)
 	}
@@ -110,6 +124,7 @@ func (p *Pool) Update(specs []Spec, set *Settings, build Build) (left []*Backend
 	// Only now do those who left refuse: a request that they turn away finds the new snapshot.
 	for _, b := range old.All {
 		if gone[b.Name] == b {
+			p.retry.gone(b)
 			b.setWanted(Out)
 			left = append(left, b)
 		}
@@ -122,14 +137,21 @@ func (p *Pool) Update(specs []Spec, set *Settings, build Build) (left []*Backend
 // A backend is ready when it is wanted in, has a weight, is not ejected, and was seen up. One that nobody has looked
 // at yet counts only while none is up: where there are no active checks, at their start, and when all others are
 // down; not when it joins others that were checked.
+//
+// When by that nobody is ready, those are who are only suspected of something: it is better to send requests to
+// backends that fail some than to fail all of them here. Whoever is known to be dead is left out even then.
 func (p *Pool) publish(all []*Backend, set *Settings) {
 	s := &Snapshot{All: make([]*Backend, 0, len(all)), Settings: set}
-	fit, up := make([]*Backend, 0, len(all)), make([]*Backend, 0, len(all))
+	fit, up, rest := make([]*Backend, 0, len(all)), make([]*Backend, 0, len(all)), make([]*Backend, 0)
 	for _, b := range all {
 		b = &Backend{Spec: b.Spec, Live: b.Live, index: -1} // its place may have changed
 		s.All = append(s.All, b)
 		life := b.Life()
-		if life.Wanted != In || b.Weight <= 0 || !life.Ejected.IsZero() || life.Probed == Down {
+		if life.Wanted != In || b.Weight <= 0 || life.dead() {
+			continue
+		}
+		if !life.Ejected.IsZero() {
+			rest = append(rest, b)
 			continue
 		}
 		fit = append(fit, b)
@@ -141,6 +163,9 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 	if len(up) == 0 {
 		s.Ready = fit
 	}
+	if len(s.Ready) == 0 && len(rest) > 0 {
+		s.Ready, s.Panic = rest, true
+	}
 	for i, b := range s.Ready {
 		b.index = i
 	}
@@ -149,25 +174,58 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 		s.obs, _ = s.pick.(Observer)
 		_, s.key = s.pick.(Keyed)
 	}
+	p.startRamps(s)
 	p.snap.Store(s)
+	if p.Waiting() > 0 {
+		p.freed(0)
+	}
 }
 
 // Acquire chooses a backend for s and counts a lease on it.
 //
 // A snapshot may be old by the time its backends are asked. So when all of them refuse, the pool is looked at again,
 // and only who is refused by the newest snapshot gets ErrNoBackend: all backends can be replaced at once without a
-// request lost.
+// request lost. While others wait for a backend, only their turn, a retry, or room for all of them gives a lease.
 func (p *Pool) Acquire(s *Selection) (Lease, error) {
+	a := p.attention.Load()
+	s.ramping = a&ramping != 0
+	if a&waiters != 0 {
+		return p.acquireQueued(s)
+	}
+	return p.choose(s)
+}
+
+func (p *Pool) choose(s *Selection) (Lease, error) {
 	for snap := p.snap.Load(); ; {
 		if l, ok := snap.acquire(s); ok {
+			if s.refused {
+				s.forgive()
+				s.mark(l.b.Live)
+			}
 			return l, nil
 		}
 		now := p.snap.Load()
 		if now == snap {
-			return Lease{}, ErrNoBackend
+			if s.refused {
+				s.forgive()
+			}
+			return Lease{}, snap.refusal(s)
 		}
 		snap = now
 	}
+}
+
+// refusal is why s gets nothing from n.
+func (n *Snapshot) refusal(s *Selection) error {
+	for _, b := range n.Ready {
+		if !s.Has(b.Live) {
+			return ErrBusy
+		}
+	}
+	if len(n.Ready) > 0 {
+		return ErrTried
+	}
+	return ErrNoBackend
 }
 
 // repicks is how often a strategy is asked again because the load it went by has changed. Each time, some other loop
@@ -194,12 +252,16 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 		} else {
 			load, ok = b.admit(b.MaxInflight)
 		}
-		s.mark(b.Live)
 		if !ok {
+			s.pass(b.Live)
 			continue
 		}
+		s.mark(b.Live)
 		st := b.Stats(s.Loop)
 		st.Picks.Inc()
+		if n.Panic {
+			st.FailOpen.Inc()
+		}
 		if s.leases > 0 {
 			st.Retries.Inc()
 		}
@@ -223,10 +285,15 @@ func (p *Pool) SetProbed(b *Backend, v Probed) {
 	p.change(b, func(l *Life) { l.Probed = v })
 }
 
-// SetEjected keeps b out of the pool until it is called again with the zero time. The pool has no clock: the time is
-// for people to see.
+// SetEjected keeps b out of the pool, as long as others are ready, until it is called again with the zero time. The
+// pool has no clock: the time is for people to see.
 func (p *Pool) SetEjected(b *Backend, until time.Time) {
-	p.change(b, func(l *Life) { l.Ejected = until })
+	p.change(b, func(l *Life) { l.Ejected, l.Dead = until, false })
+}
+
+// SetDead is SetEjected for a backend that refuses connections: it is kept out even when nobody else is ready.
+func (p *Pool) SetDead(b *Backend, until time.Time) {
+	p.change(b, func(l *Life) { l.Ejected, l.Dead = until, !until.IsZero() })
 }
 
 func (p *Pool) change(b *Backend, set func(*Life)) {
@@ -242,6 +309,12 @@ func (p *Pool) change(b *Backend, set func(*Life)) {
 	}
 	b.life = is
 	b.mu.Unlock()
+	switch {
+	case was.Ejected.IsZero() && !is.Ejected.IsZero():
+		b.ejections.Add(1)
+	case !was.Ejected.IsZero() && is.Ejected.IsZero():
+		b.returns.Add(1)
+	}
 	if was.Wanted != In && is.Wanted == In {
 		b.setWanted(In) // before others may choose it
 	}

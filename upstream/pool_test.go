@@ -101,7 +101,7 @@ func TestAcquireTriesEachOnce(t *testing.T) {
 			}
 			l.Done(Outcome{Now: 2, Fault: FaultConnect})
 		}
-		if _, err := p.Acquire(s); !errors.Is(err, ErrNoBackend) {
+		if _, err := p.Acquire(s); !errors.Is(err, ErrTried) {
 			t.Errorf("all tried: %v", err)
 		}
 	}
@@ -204,7 +204,7 @@ func TestUpdate(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	for _, c := range []struct {
-		facts string // name:facts of each backend: w wanted draining, e ejected, u up, d down, 0 weight 0
+		facts string // name:facts of each backend: w wanted draining, e ejected, x dead, u up, d down, 0 weight 0
 		want  string
 	}{
 		{"a: b: c:", "a b c"},   // nobody is checked
@@ -215,8 +215,11 @@ func TestReady(t *testing.T) {
 		{"a:ue b: c:d", "b"},    // the only one that is up is ejected
 		{"a:w b: c:", "b c"},    //
 		{"a:0 b:u c:0u", "b"},   //
-		{"a:e b:w c:0", ""},     //
-		{"a:uw b:ue c:u0", ""},  //
+		{"a:e b:w c:0", "a"},    // fail open
+		{"a:x b:w c:0", ""},     // known to be dead
+		{"a:e b:x c:ue", "a c"}, //
+		{"a:e b:x c:de", "a"},   //
+		{"a:uw b:ue c:u0", "b"}, //
 		{"a:uw b: c:", "b c"},   //
 		{"a:u0 b: c:d", "b"},    //
 		{"a:uwe b:ud c:u", "c"}, //
@@ -232,6 +235,8 @@ func TestReady(t *testing.T) {
 					p.SetWanted(b, Draining)
 				case 'e':
 					p.SetEjected(b, time.Unix(1, 0))
+				case 'x':
+					p.SetDead(b, time.Unix(1, 0))
 				case 'u':
 					p.SetProbed(b, Up)
 				case 'd':

@@ -13,6 +13,13 @@ type Settings struct {
 	Reuse           bool          // keep connections to backends open for the next request
 	Retries         int           // further attempts after the first
 	Hash            HashKey       // what the hash strategy looks at
+
+	QueueLen     int           // requests that may wait while all are at MaxInflight; 0: twice the places; < 0: none
+	QueueTimeout time.Duration // for how long; the proxy sees to it
+	HoldRequests int           // requests that may wait while nobody is ready; 0: none
+	HoldBytes    int64         // of memory that waiting requests may hold in all; 0: no limit
+	HoldTimeout  time.Duration // for how long; the proxy sees to it
+	SlowStart    time.Duration // in which the share of a backend that returns or joins grows to its whole; 0: at once
 }
 
 // DefaultSettings is what a pool gets that sets nothing. IdleTimeout is below the 5 s after which Node closes an idle
@@ -26,6 +33,11 @@ func DefaultSettings() *Settings {
 		IdleTimeout:     4 * time.Second,
 		Reuse:           true,
 		Retries:         2,
+		QueueTimeout:    5 * time.Second,
+		HoldRequests:    1024,
+		HoldBytes:       64 << 20,
+		HoldTimeout:     5 * time.Second,
+		SlowStart:       10 * time.Second,
 	}
 }
 

@@ -7,6 +7,7 @@ package upstream
 type Stats struct {
 	Picks    Counter         // leases given
 	Retries  Counter         // those of them that were not their exchange's first
+	FailOpen Counter         // those of them given while nobody was ready, see Snapshot.Panic
 	Requests [6]Counter      // leases ended, by status class; [0] ended without a status
 	Faults   [Faults]Counter // leases ended, by Fault; [FaultNone] stays 0
 	Latency  Histogram       // of a request: from Acquire to the end of the response. Tunnels are left out.

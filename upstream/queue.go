@@ -1,0 +1,329 @@
+package upstream
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Waiter is an exchange that waits until a backend of a pool can take it. Its owner keeps it, sets Wake once, and uses
+// it for one wait after the other:
+//
+//	l, err := p.Acquire(s)
+//	if err is ErrBusy or ErrNoBackend and p.Wait(w, s) {
+//		for err != nil {
+//			wait for Wake; at the deadline, or when the client goes: p.Leave(w, …) and give up
+//			l, err = p.Acquire(s)
+//		}
+//	}
+//
+// From Wait until Acquire succeeds or Leave is called, s belongs to the wait: it must not be Reset.
+type Waiter struct {
+	// Wake says that it is the waiter's turn to Acquire. It is called from any goroutine, also from within Wait, with
+	// locks of the pool held: it only passes the news on, as Loop.Post does, and calls nothing of the pool. It may
+	// have been called before Leave and arrive after it.
+	Wake func()
+
+	Size int64 // bytes of memory that the waiter holds, against Settings.HoldBytes
+
+	// All below is guarded by queue.mu, except that sel does not change while the waiter is in the queue.
+	sel        *Selection
+	ticket     uint64 // order of arrival
+	since      int64  // ns
+	next, prev *Waiter
+	state      waitState
+}
+
+type waitState uint8
+
+const (
+	notWaiting waitState = iota
+	queued
+	woken // out of the list, on its way to Acquire
+)
+
+// burst is how many requests at a time a backend without MaxInflight is given from the queue to begin with; with each
+// of them that ends, two more go. A process that has just begun to listen takes connections only as fast as its main
+// thread runs, and Linux drops those above its backlog (Node asks for 511), which costs them a second.
+const burst = 256
+
+// queue is the waiters of a pool in order of arrival.
+//
+// Three things make it exact. Whoever frees a slot, publishes a snapshot or takes a place in the queue does that
+// first and looks at the other side second, all by sequentially consistent atomics, so that one of the two sees the
+// other. Whoever has been woken is owed a slot until it has acquired one: it is subtracted from the free ones when
+// others are considered, newcomers included. And a waiter that finds nothing goes back to its place by its ticket.
+type queue struct {
+	mu      sync.Mutex
+	first   *Waiter
+	last    *Waiter
+	listed  int    // in the list
+	owed    int64  // slots promised: to woken waiters, and to newcomers between pass and passed
+	size    int64  // sum of Waiter.Size
+	tickets uint64 // given so far
+
+	waits    atomic.Uint64
+	timeouts atomic.Uint64
+	full     atomic.Uint64
+	waited   atomic.Int64 // ns, of all waits that are over
+}
+
+// QueueStats is what became of the requests that had to wait for a backend.
+type QueueStats struct {
+	Waiting  int64  // now
+	Waits    uint64 // begun
+	Timeouts uint64 // ended by their deadline
+	Full     uint64 // refused because the queue was full
+	Waited   int64  // ns, the sum of all waits that are over
+}
+
+// Queue is what the pool's queue did so far.
+func (p *Pool) Queue() QueueStats {
+	return QueueStats{p.Waiting(), p.queue.waits.Load(), p.queue.timeouts.Load(), p.queue.full.Load(), p.queue.waited.Load()}
+}
+
+// Waiting is the number of requests that wait for a backend, those included that have been woken and not come yet.
+func (p *Pool) Waiting() int64 { return p.attention.Load() & waiters }
+
+// The two halves of Pool.attention.
+const (
+	waiters = 1<<32 - 1 // the number of waiters
+	ramping = 1 << 32   // some backend's share is reduced, see ramp.go
+)
+
+// Wait puts w at the end of the queue, on behalf of s, which Acquire has just refused. It returns false when the queue
+// is full: then there is no point in waiting. What comes free between Acquire and Wait is seen.
+//
+// How many may wait is Settings.HoldRequests while nobody is ready, or a backend without limit is; otherwise waiting
+// is for one of MaxInflight places, and Settings.QueueLen is the bound.
+func (p *Pool) Wait(w *Waiter, s *Selection) bool {
+	q := &p.queue
+	q.mu.Lock()
+	if w.state != notWaiting {
+		q.mu.Unlock()
+		panic("upstream: Pool.Wait called twice")
+	}
+	snap := p.snap.Load()
+	if p.Waiting() >= snap.queueBound() || snap.Settings.HoldBytes > 0 && w.Size > 0 && q.size+w.Size > snap.Settings.HoldBytes {
+		q.mu.Unlock()
+		q.full.Add(1)
+		return false
+	}
+	q.tickets++
+	w.sel, w.ticket, w.since, s.waiter = s, q.tickets, s.Now, w
+	q.size += w.Size
+	q.waits.Add(1)
+	q.insert(w)
+	p.attention.Add(1) // first, so that whoever frees something from now on looks here
+	p.dispatch(0)
+	q.mu.Unlock()
+	if watch := p.watcher.Load(); watch != nil && len(p.snap.Load().Ready) == 0 {
+		(*watch).Waiting()
+	}
+	return true
+}
+
+// Leave takes w out of the queue without a backend, timedOut by its deadline or because the client went. If it had
+// been woken already, the next is woken in its place. It does nothing when w does not wait.
+func (p *Pool) Leave(w *Waiter, timedOut bool, now int64) {
+	q := &p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch w.state {
+	case notWaiting:
+		return
+	case queued:
+		q.remove(w)
+	case woken:
+		q.owed--
+	}
+	if timedOut {
+		q.timeouts.Add(1)
+	}
+	p.left(w, now)
+	p.dispatch(0)
+}
+
+// left ends a wait. The caller holds q.mu and has taken w out of the list or of owed.
+func (p *Pool) left(w *Waiter, now int64) {
+	q := &p.queue
+	q.size -= w.Size
+	q.waited.Add(max(0, now-w.since))
+	w.state, w.sel.waiter, w.sel = notWaiting, nil, nil
+	p.attention.Add(-1)
+}
+
+// acquireQueued is Acquire while somebody waits.
+func (p *Pool) acquireQueued(s *Selection) (Lease, error) {
+	q := &p.queue
+	w := s.waiter
+	q.mu.Lock()
+	switch {
+	case w != nil && w.state == queued: // not its turn
+		err := p.snap.Load().refusal(s)
+		q.mu.Unlock()
+		return Lease{}, err
+	case w == nil && s.leases == 0:
+		// A newcomer goes ahead only if all who wait have been woken and more is free than they are owed.
+		if snap := p.snap.Load(); q.listed > 0 || !snap.unlimited() && snap.free()-q.owed <= 0 {
+			err := snap.refusal(s)
+			q.mu.Unlock()
+			return Lease{}, err
+		}
+		q.owed++
+	case w == nil: // a retry came before all who wait
+		q.owed++
+	}
+	q.mu.Unlock()
+
+	l, err := p.choose(s)
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.owed--
+	switch {
+	case w == nil:
+	case err == nil:
+		p.left(w, s.Now)
+	default:
+		q.insert(w)
+	}
+	p.dispatch(0)
+	return l, err
+}
+
+// freed is called when something became free while somebody waits: extra waiters may go beyond burst.
+func (p *Pool) freed(extra int64) {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	p.dispatch(extra)
+}
+
+// dispatch wakes waiters, the first first, as many as there is room for. The caller holds q.mu.
+func (p *Pool) dispatch(extra int64) {
+	q := &p.queue
+	if q.listed == 0 {
+		return
+	}
+	snap := p.snap.Load()
+	n := max(snap.free()-q.owed, extra)
+	for w := q.first; w != nil && n > 0; {
+		next := w.next
+		if snap.canServe(w.sel, extra > 0) {
+			q.remove(w)
+			w.state = woken
+			q.owed++
+			n--
+			w.Wake()
+		}
+		w = next
+	}
+}
+
+// free is how many requests from the queue the ready backends could take now.
+func (n *Snapshot) free() int64 {
+	sum := int64(0)
+	for _, b := range n.Ready {
+		sum += b.free()
+	}
+	return sum
+}
+
+// unlimited reports whether a ready backend takes any number of requests.
+func (n *Snapshot) unlimited() bool {
+	for _, b := range n.Ready {
+		if b.MaxInflight <= 0 && !b.Draining() {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *Backend) free() int64 {
+	l := b.Load()
+	switch {
+	case l.Draining():
+		return 0
+	case b.MaxInflight > 0:
+		return max(0, b.MaxInflight-l.requests())
+	}
+	return max(0, burst-l.Active())
+}
+
+// canServe reports whether a ready backend that s has not tried has room, or is without limit when beyond is set.
+func (n *Snapshot) canServe(s *Selection, beyond bool) bool {
+	for _, b := range n.Ready {
+		if !s.Has(b.Live) && (b.free() > 0 || beyond && b.MaxInflight <= 0 && !b.Draining()) {
+			return true
+		}
+	}
+	return false
+}
+
+// queueBound is how many may wait.
+func (n *Snapshot) queueBound() int64 {
+	places := int64(0)
+	for _, b := range n.Ready {
+		if b.MaxInflight <= 0 {
+			return int64(n.Settings.HoldRequests)
+		}
+		places += b.MaxInflight
+	}
+	switch {
+	case len(n.Ready) == 0:
+		return int64(n.Settings.HoldRequests)
+	case n.Settings.QueueLen == 0:
+		return 2 * places
+	}
+	return int64(max(0, n.Settings.QueueLen))
+}
+
+// insert puts w into the list where its ticket belongs: at the end when it is new, near the front when it comes back.
+func (q *queue) insert(w *Waiter) {
+	w.state = queued
+	q.listed++
+	if q.last == nil || q.last.ticket < w.ticket {
+		w.prev, w.next = q.last, nil
+		if q.last == nil {
+			q.first = w
+		} else {
+			q.last.next = w
+		}
+		q.last = w
+		return
+	}
+	at := q.first
+	for at.ticket < w.ticket {
+		at = at.next
+	}
+	w.prev, w.next = at.prev, at
+	if at.prev == nil {
+		q.first = w
+	} else {
+		at.prev.next = w
+	}
+	at.prev = w
+}
+
+func (q *queue) remove(w *Waiter) {
+	q.listed--
+	if w.prev == nil {
+		q.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		q.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.next, w.prev = nil, nil
+}
+
+// freedBy is freed for an attempt that ended on b. An answer shows that b keeps up, which lets it have more.
+func (p *Pool) freedBy(b *Backend, o Outcome) {
+	extra := int64(0)
+	if b.MaxInflight <= 0 && !o.Fault.Blames() {
+		extra = 2
+	}
+	p.freed(extra)
+}

@@ -1,0 +1,87 @@
+package upstream
+
+// Slow start: a backend that returns, or joins a pool at work, is given a part of its share that grows, so that a
+// process whose code is not compiled and whose caches are cold is not met by its whole share at once. Nothing here
+// costs anything while no backend is in that state: Pool.attention says so.
+
+const (
+	rampPending = -1 // the clock of requests is not at hand where the ramp begins
+	rampLeast   = .1
+)
+
+// Share is the part of its weight, above 0 and at most 1, that the backend should be given at time now. Strategies ask
+// for it while Selection.Ramping.
+func (l *Live) Share(now int64) float64 {
+	from := l.ramp.Load()
+	if from == 0 {
+		return 1
+	}
+	if from == rampPending {
+		if l.ramp.CompareAndSwap(from, max(1, now)) {
+			return rampLeast
+		}
+		if from = l.ramp.Load(); from <= 0 {
+			return 1
+		}
+	}
+	share := rampShare(now-from, l.rampFor.Load())
+	if share >= 1 && l.ramp.CompareAndSwap(from, 0) {
+		l.pool.rampOver()
+	}
+	return share
+}
+
+// rampShare is the share after elapsed of a ramp's length, both in ns.
+func rampShare(elapsed, length int64) float64 {
+	if elapsed >= length {
+		return 1
+	}
+	return rampLeast + (1-rampLeast)*float64(max(0, elapsed))/float64(length)
+}
+
+// startRamps begins slow start for those in next who were away, if there is somebody who was not: when all are new, as
+// at boot, nobody is there to take the rest. The caller holds p.mu.
+func (p *Pool) startRamps(next *Snapshot) {
+	warm := 0
+	for _, b := range next.All {
+		switch life := b.Life(); {
+		case life.Wanted != In || !life.Ejected.IsZero() || life.dead():
+			b.cold = true
+			b.ramp.Store(0)
+		case b.index >= 0 && !b.cold:
+			warm++
+		}
+	}
+	if next.Panic {
+		return
+	}
+	for _, b := range next.Ready {
+		if b.cold && warm > 0 && next.Settings.SlowStart > 0 {
+			b.rampFor.Store(int64(next.Settings.SlowStart))
+			b.ramp.Store(rampPending)
+			p.attention.Or(ramping)
+		}
+		b.cold = false
+	}
+}
+
+// rampOver clears the flag when no backend ramps any more. A ramp that begins meanwhile sets it after its own value,
+// which is why it is looked for again after clearing.
+func (p *Pool) rampOver() {
+	if p.anyRamps() {
+		return
+	}
+	p.attention.And(^int64(ramping))
+	if p.anyRamps() {
+		p.attention.Or(ramping)
+	}
+}
+
+func (p *Pool) anyRamps() bool {
+	for _, b := range p.snap.Load().All {
+		if b.ramp.Load() != 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,97 @@
+package upstream
+
+import "sync"
+
+// The budget of retries: in any retryWindow, retryShare of the requests and retryFree more. It keeps a pool whose
+// backends all fail from being sent every request three times, which is how a failure lasts (Envoy's retry budget has
+// the same share).
+const (
+	retryWindow = 10e9 // ns
+	retryShare  = .2
+	retryFree   = 3
+	retrySlots  = 10
+)
+
+// budget counts retries in tenths of the window. Requests are not counted for it: how many there were is read from the
+// backends' Stats when somebody wants to retry.
+type budget struct {
+	mu    sync.Mutex
+	slots [retrySlots]retrySlot
+	past  uint64 // requests of backends that have left
+}
+
+// retrySlot is a tenth of the window.
+type retrySlot struct {
+	at       int64  // ns, of the slot's first retry
+	requests uint64 // that had begun then
+	retries  uint64 // 0: the slot is unused
+}
+
+// AllowRetry reports whether a request may be sent once more at time now, ns, and if so counts that.
+func (p *Pool) AllowRetry(now int64) bool {
+	r := &p.retry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	total := r.past
+	for _, b := range p.snap.Load().All {
+		total += b.begun()
+	}
+	return r.allow(now, total)
+}
+
+// begun is the number of requests that went to the backend first.
+func (l *Live) begun() uint64 {
+	n := uint64(0)
+	for _, s := range l.shards {
+		n += s.Picks.Load() - s.Retries.Load()
+	}
+	return n
+}
+
+// gone keeps the count of a backend that leaves.
+func (r *budget) gone(b *Backend) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.past += b.begun()
+}
+
+// allow is AllowRetry with the number of requests that have begun so far.
+func (r *budget) allow(now int64, total uint64) bool {
+	const width = int64(retryWindow / retrySlots)
+	retries, requests := r.inWindow(now, total)
+	if float64(retries) >= retryShare*requests+retryFree {
+		return false
+	}
+	slot := &r.slots[now/width%retrySlots]
+	if slot.at/width != now/width || slot.retries == 0 {
+		*slot = retrySlot{at: now, requests: total}
+	}
+	slot.retries++
+	return true
+}
+
+// inWindow is the number of retries and of requests in the window that ends now.
+//
+// Requests are known from the first retry in the window on. For the part before that they are taken to have come
+// evenly since the last retry, or since time 0.
+func (r *budget) inWindow(now int64, total uint64) (retries uint64, requests float64) {
+	begin := now - int64(retryWindow)
+	first, before := retrySlot{at: now, requests: total}, retrySlot{}
+	for _, s := range r.slots {
+		switch {
+		case s.retries == 0:
+		case s.at > begin:
+			retries += s.retries
+			if s.at < first.at {
+				first = s
+			}
+		case s.at >= before.at:
+			before = s
+		}
+	}
+	requests = float64(total - first.requests)
+	if begin = max(begin, before.at); first.at > begin && first.requests > before.requests {
+		requests += float64(first.requests-before.requests) * float64(first.at-begin) / float64(first.at-before.at)
+	}
+	return retries, requests
+}

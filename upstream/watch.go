@@ -1,0 +1,18 @@
+package upstream
+
+// Watcher hears what passive health checks go by. Its methods are called on loops and block nobody.
+type Watcher interface {
+	// Fault is called for each attempt that failed by the backend's fault, before the attempt's place is free again.
+	Fault(b *Backend, o Outcome)
+	// Waiting is called when a request begins to wait while nobody is ready.
+	Waiting()
+}
+
+// SetWatcher makes w the pool's watcher; nil: nobody's.
+func (p *Pool) SetWatcher(w Watcher) {
+	if w == nil {
+		p.watcher.Store(nil)
+		return
+	}
+	p.watcher.Store(&w)
+}
