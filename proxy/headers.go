@@ -35,8 +35,9 @@ var (
 
 	dropResponse = hopByHop
 
-	// framing fields are never dropped because Connection names them: http1 refuses that.
-	framing = kinds(http1.FieldContentLength, http1.FieldTransferEncoding, http1.FieldHost)
+	// kept fields are not dropped because Connection names them. http1 refuses that for what decides about framing,
+	// and a client must not be able to have removed what a trusted proxy says of it.
+	kept = claims | kinds(http1.FieldContentLength, http1.FieldTransferEncoding, http1.FieldHost)
 )
 
 // appendFields appends the fields of a head that are not to be dropped. Neighbours are copied in one piece.
@@ -44,7 +45,7 @@ func appendFields(dst, head []byte, fields []http1.Field, drop mask, nominates f
 	from, to := int32(0), int32(0) // the piece under way
 	for i := range fields {
 		f := &fields[i]
-		if drop.has(f.Kind) || nominates != nil && !framing.has(f.Kind) && nominates(f) {
+		if drop.has(f.Kind) || nominates != nil && !kept.has(f.Kind) && nominates(f) {
 			continue
 		}
 		if f.Start != to {
@@ -71,10 +72,13 @@ func (x *exchange) appendRequestHead(dst []byte) []byte {
 	if r.Absolute || len(r.Host) == 0 {
 		drop |= kinds(http1.FieldHost)
 		dst = append(dst, "Host: "...)
-		if len(r.Host) > 0 {
+		switch to := &x.lease.Backend().Addr; {
+		case len(r.Host) > 0:
 			dst = append(dst, r.Host...)
-		} else { // HTTP/1.0 has no Host, HTTP/1.1 must
-			dst = append(dst, x.lease.Backend().Addr.String()...)
+		case to.Path == "": // HTTP/1.0 has no Host, HTTP/1.1 must
+			dst = to.AddrPort.AppendTo(dst)
+		default:
+			dst = append(dst, "localhost"...)
 		}
 		dst = append(dst, "\r\n"...)
 	}
@@ -87,7 +91,7 @@ func (x *exchange) appendRequestHead(dst []byte) []byte {
 	dst = append(dst, "X-Forwarded-For: "...)
 	if x.trust {
 		for i := range r.Fields {
-			if f := &r.Fields[i]; f.Kind == http1.FieldXForwardedFor {
+			if f := &r.Fields[i]; f.Kind == http1.FieldXForwardedFor && f.ValueStart < f.ValueEnd {
 				dst = append(dst, f.Value(x.in)...)
 				dst = append(dst, ", "...)
 			}

@@ -202,15 +202,15 @@ func TestTunnelEnds(t *testing.T) {
 	})
 	t.Run("idle", func(t *testing.T) {
 		o := newOrigin(t, nil)
-		l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.TunnelIdle = 150 * time.Millisecond })
+		l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.TunnelIdle = 600 * time.Millisecond })
 		c, b := l.tunnel(o)
-		for range 10 { // each way keeps the other open
-			time.Sleep(30 * time.Millisecond)
+		for range 5 { // each way keeps the other open
+			time.Sleep(150 * time.Millisecond)
 			b.send("x")
 			c.expect("x")
 		}
-		for range 10 {
-			time.Sleep(30 * time.Millisecond)
+		for range 5 {
+			time.Sleep(150 * time.Millisecond)
 			c.send("x")
 			b.expect("x")
 		}
