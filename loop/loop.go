@@ -273,6 +273,7 @@ const trimEvery = int64(2 * time.Second)
 func (l *Loop) armTrim() {
 	l.AfterFunc(&l.trim, l.now+trimEvery, func() {
 		l.tasks.Trim()
+		l.trimPoller()
 		l.armTrim()
 	})
 }

@@ -18,6 +18,7 @@ type poller struct {
 	byFD   []*Conn // by descriptor
 	gen    int32
 	lns    map[int32]*lnSide
+	pipes  Pool[pipe]
 	events []unix.EpollEvent
 	event  int // first of events that was not looked at
 }
@@ -26,6 +27,7 @@ const maxEvents = 256
 
 func (l *Loop) open() (err error) {
 	l.lns = map[int32]*lnSide{}
+	l.pipes.Drop = closePipe
 	l.events = make([]unix.EpollEvent, 0, maxEvents)
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
@@ -41,9 +43,13 @@ func (l *Loop) open() (err error) {
 }
 
 func (l *Loop) close() {
+	l.pipes.Clear()
 	unix.Close(l.ep)
 	unix.Close(l.wake)
 }
+
+// trimPoller gives back what the system lent for a burst.
+func (l *Loop) trimPoller() { l.pipes.Trim() }
 
 func (l *Loop) closeListeners() {
 	for _, s := range l.lns {

@@ -22,6 +22,8 @@ func (l *Loop) open() error {
 
 func (l *Loop) close() { l.helpers.Wait() }
 
+func (l *Loop) trimPoller() {}
+
 func (l *Loop) closeListeners() {} // their goroutines end by Listener.Close
 
 func (l *Loop) abortAll() {
