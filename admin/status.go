@@ -61,7 +61,7 @@ type State string
 const (
 	Ready     State = "ready"
 	Draining  State = "draining"  // finishes what it has
-	Down      State = "down"      // active checks say so
+	Down      State = "down"      // active checks say so, or it refuses connections
 	Ejected   State = "ejected"   // failed too many requests
 	Resting   State = "resting"   // weight 0
 	Unchecked State = "unchecked" // waits for its first active check
@@ -72,7 +72,7 @@ func stateOf(b *upstream.Backend) State {
 	switch {
 	case life.Wanted != upstream.In:
 		return Draining
-	case life.Probed == upstream.Down:
+	case life.Probed == upstream.Down, life.Dead && !life.Ejected.IsZero():
 		return Down
 	case !life.Ejected.IsZero():
 		return Ejected

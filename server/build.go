@@ -56,19 +56,19 @@ func newPlan(ctx context.Context, cfg *config.Config, names *resolver) (*plan, e
 	return p, faults.err()
 }
 
-// poolSettings is how the pool of c is talked to.
+// poolSettings is how the pool of c is talked to: the defaults, and over them every key there is.
 func poolSettings(c *config.Pool) *upstream.Settings {
-	return &upstream.Settings{
-		ConnectTimeout:  c.ConnectTimeout,
-		ResponseTimeout: c.ResponseTimeout,
-		ReadTimeout:     c.ReadTimeout,
-		TunnelIdle:      c.TunnelIdle,
-		MaxIdle:         c.MaxIdle,
-		IdleTimeout:     c.IdleTimeout,
-		Reuse:           c.Reuse,
-		Retries:         c.Retries,
-		Hash:            upstream.HashKey{Source: hashSources[c.Hash.Source], Name: c.Hash.Name},
-	}
+	s := upstream.DefaultSettings()
+	s.ConnectTimeout = c.ConnectTimeout
+	s.ResponseTimeout = c.ResponseTimeout
+	s.ReadTimeout = c.ReadTimeout
+	s.TunnelIdle = c.TunnelIdle
+	s.MaxIdle = c.MaxIdle
+	s.IdleTimeout = c.IdleTimeout
+	s.Reuse = c.Reuse
+	s.Retries = c.Retries
+	s.Hash = upstream.HashKey{Source: hashSources[c.Hash.Source], Name: c.Hash.Name}
+	return s
 }
 
 var hashSources = map[string]upstream.HashSource{
@@ -93,16 +93,16 @@ func table(cfg *config.Config, pools map[string]*upstream.Pool) (*route.Table, e
 
 // proxySettings is what requests are held to.
 func proxySettings(c *config.Server, t *route.Table, log *accesslog.Log) *proxy.Settings {
-	return &proxy.Settings{
-		Table:           t,
-		Trusted:         c.TrustedProxies,
-		Log:             log,
-		HeaderTimeout:   c.HeaderTimeout,
-		BodyTimeout:     c.BodyTimeout,
-		IdleTimeout:     c.IdleTimeout,
-		WriteTimeout:    c.WriteTimeout,
-		MaxHeaderBytes:  c.MaxHeaderBytes,
-		MaxHeaderFields: c.MaxHeaderFields,
-		MaxBody:         c.MaxBody,
-	}
+	s := proxy.Defaults()
+	s.Table = t
+	s.Log = log
+	s.Trusted = c.TrustedProxies
+	s.HeaderTimeout = c.HeaderTimeout
+	s.BodyTimeout = c.BodyTimeout
+	s.IdleTimeout = c.IdleTimeout
+	s.WriteTimeout = c.WriteTimeout
+	s.MaxHeaderBytes = c.MaxHeaderBytes
+	s.MaxHeaderFields = c.MaxHeaderFields
+	s.MaxBody = c.MaxBody
+	return &s
 }

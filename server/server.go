@@ -129,16 +129,19 @@ func New(cfg *config.Config, o Options) (*Server, error) {
 	return s, nil
 }
 
+// cores is asked for before there are loops, which raise it.
+var cores = runtime.GOMAXPROCS(0)
+
 func workers(cfg *config.Config) int {
 	if cfg.Server.Workers > 0 {
 		return cfg.Server.Workers
 	}
-	return runtime.GOMAXPROCS(0)
+	return cores
 }
 
 // panicked is told on the loop, which must not wait for whoever reads our events.
 func (s *Server) panicked(v any, stack []byte) {
-	go s.log.Error("panic: its connection was closed, the rest goes on; please report this", "panic", fmt.Sprint(v), "stack", string(stack))
+	go s.log.Error("panic", "value", fmt.Sprint(v), "stack", string(stack), "note", "its connection was closed, all else goes on; please report this")
 }
 
 func (s *Server) openLog(cfg *config.Config) (err error) {

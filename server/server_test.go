@@ -20,6 +20,7 @@ import (
 
 	"lb/admin"
 	"lb/config"
+	"lb/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -397,11 +398,11 @@ func TestNotReadyWithoutBackends(t *testing.T) {
 	h := start(t, `[pool.app]
 backends = ["`+app(t, "x")+`"]`)
 	p := h.pool("app")
-	p.SetEjected(p.Snapshot().All[0], time.Now().Add(time.Hour))
+	p.SetProbed(p.Snapshot().All[0], upstream.Down)
 	if code, body := h.admin("/-/ready"); code != 503 || body != "not ready: no backend of any pool is ready\n" {
 		t.Errorf("%d %q", code, body)
 	}
-	if st := h.Status().Pools[0].Backends[0].State; st != admin.Ejected {
+	if st := h.Status().Pools[0].Backends[0].State; st != admin.Down {
 		t.Errorf("state %s", st)
 	}
 }
