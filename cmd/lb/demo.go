@@ -29,7 +29,7 @@ type demoOptions struct {
 func demoCommand(w world) *cobra.Command {
 	o := demoOptions{rate: 50}
 	c := &cobra.Command{
-		Use:   "demo",
+		Use:   "demo [--rate N] [--for TIME]",
 		Short: "See it work, with instances and load of its own",
 		Long: `Runs the example configuration (config.toml at the top of the source) with the instances of its pool in the
 same process, one of them slow, and sends a gentle load through lb. Every two seconds it shows who got how

@@ -73,14 +73,15 @@ With these in config.toml, "lb run" takes requests on port 8080.`,
 		Example: `  lb demo                 see it work, with instances and load of its own
   lb check config.toml    find every mistake in a configuration
   lb run config.toml      go`,
-		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(runCommand(w), checkCommand(w), demoCommand(w), versionCommand(w))
+	for _, c := range root.Commands() {
+		c.DisableFlagsInUseLine = true // there is but --help
+	}
 	return root
 }
