@@ -79,20 +79,28 @@ func (c *Conn) Await(h Handler) {
 		return
 	}
 	if c.readable {
-		if !c.eager {
-			// It may be that everything has been read: then the handler's read says so at little cost.
-			c.eager = true
-			c.loop.eager = append(c.loop.eager, c)
-		}
+		c.tellSoon() // it may be that everything has been read: then the handler's read says so at little cost
 		return
 	}
+	c.enroll()
 	c.schedule(c.readBy) // the timer may have fired when nobody waited
+}
+
+// tellSoon tells the handler in the next round.
+func (c *Conn) tellSoon() {
+	if !c.eager {
+		c.eager = true
+		c.loop.eager = append(c.loop.eager, c)
+	}
 }
 
 // Watch interrupts the task with ErrPeerGone when the peer resets the connection, or, if fin is set,
 // when it sends its last byte: at once if that has happened. nil ends the watch.
 func (c *Conn) Watch(t *Task, fin bool) {
 	c.watcher, c.watchFIN = t, fin
+	if t != nil {
+		c.enrollSoon()
+	}
 	c.tellWatcher()
 }
 
@@ -238,6 +246,9 @@ func (c *Conn) waitReadable() error {
 	}
 	if c.readBy != 0 && c.readBy <= c.loop.now {
 		return ErrTimeout
+	}
+	if c.enroll(); c.readable {
+		return nil
 	}
 	c.reader = t
 	t.park()

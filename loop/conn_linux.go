@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,29 +14,59 @@ import (
 
 // socket is what a Conn knows of the system.
 type socket struct {
-	fd   int32
-	gen  int32         // tells it from an earlier one of the same descriptor
-	lost syscall.Errno // what broke the stream; the kernel says it once, then calls it an end
+	fd       int32
+	gen      int32         // tells it from an earlier one of the same descriptor
+	enrolled bool          // in the epoll set
+	lost     syscall.Errno // what broke the stream; the kernel says it once, then calls it an end
 }
+
+// enrollAfter is how long a connection that is only watched for its end may stay out of the epoll set. Most
+// connections of clients that open one for each request are closed before.
+const enrollAfter = int64(4 * time.Millisecond)
 
 const connEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 
-func (l *Loop) register(fd int, remote netip.AddrPort) (*Conn, error) {
+// register makes a connection of a socket. Reading is tried before anybody waits, so that a request that is
+// already there costs no round through the epoll set.
+func (l *Loop) register(fd int, remote netip.AddrPort) *Conn {
 	l.gen++
 	if l.gen <= 0 {
 		l.gen = 1 // 0 is for what is no connection
 	}
-	c := &Conn{loop: l, socket: socket{fd: int32(fd), gen: l.gen}, writable: true, remote: remote}
+	c := &Conn{loop: l, socket: socket{fd: int32(fd), gen: l.gen}, readable: true, writable: true, remote: remote}
 	c.timer.target = c
 	for len(l.byFD) <= fd {
 		l.byFD = append(l.byFD, nil)
 	}
-	if err := l.watch(fd, connEvents, c.gen); err != nil {
-		return nil, err
-	}
 	l.byFD[fd] = c
 	l.conns++
-	return c, nil
+	return c
+}
+
+// enroll adds the connection to the epoll set, now that it has to be waited for. What is already there to be
+// told of is told in the next round.
+func (c *Conn) enroll() {
+	if c.enrolled || c.closed {
+		return
+	}
+	c.enrolled = true
+	if err := c.loop.watch(int(c.fd), connEvents, c.gen); err != nil {
+		c.lost, _ = err.(syscall.Errno)
+		c.broken, c.ended, c.readable = true, true, true
+		c.tellSoon()
+	}
+}
+
+// enrollSoon enrolls the connection if it is still open in a moment.
+func (c *Conn) enrollSoon() {
+	if c.enrolled || c.closed {
+		return
+	}
+	l := c.loop
+	l.soon = append(l.soon, c)
+	if !l.soonTimer.Armed() {
+		l.AfterFunc(&l.soonTimer, l.now+enrollAfter, l.enrollAll)
+	}
 }
 
 func (c *Conn) event(events uint32) {
@@ -113,12 +144,14 @@ func (c *Conn) send() bool {
 			c.out[1] = c.out[1][n-k:]
 			if c.pending() {
 				c.writable = false // it took a part: full
+				c.enroll()
 				c.stalled()
 				return false
 			}
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			c.writable = false
+			c.enroll()
 			c.stalled()
 			return false
 		default:

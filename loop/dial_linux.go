@@ -48,11 +48,9 @@ func (l *Loop) Dial(addr netip.AddrPort, path string, until int64) (*Conn, error
 			unix.Close(fd)
 			return nil, unix.ECONNREFUSED
 		}
-		c, rerr := l.register(fd, addr)
-		if rerr != nil {
-			unix.Close(fd)
-			return nil, rerr
-		}
+		c := l.register(fd, addr)
+		c.readable = false
+		c.enroll()
 		if err == nil {
 			return c, nil
 		}

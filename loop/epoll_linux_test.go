@@ -49,10 +49,11 @@ func TestStaleEvents(t *testing.T) {
 				t.Fatal(err)
 			}
 			pairs = append(pairs, fds)
-			c, err := l.register(fds[0], peer(&unix.RawSockaddrAny{}))
-			if err != nil {
-				t.Fatal(err)
+			c := l.register(fds[0], peer(&unix.RawSockaddrAny{}))
+			if n, err := c.TryRead(make([]byte, 1)); n != 0 || err != nil {
+				t.Fatal(n, err)
 			}
+			c.enroll()
 			return c
 		}
 		a, b := open(), open()

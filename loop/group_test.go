@@ -189,6 +189,10 @@ func TestCloseEndsEverything(t *testing.T) {
 		c.Close()
 	}
 	ln.Close()
+	if c, err := net.DialTimeout("tcp", ln.Addr().String(), 10*time.Second); err == nil {
+		c.Close()
+		t.Error("still listening")
+	}
 	goleak.VerifyNone(t, ignore)
 }
 

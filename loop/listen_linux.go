@@ -79,15 +79,19 @@ func (s *Listener) Close() error {
 		}
 	})
 	var err error
+	closed := false
 	s.group.each(func(l *Loop) {
 		if l.index == 0 {
 			side := &lnSide{l: l, ln: s}
 			side.acceptUpTo(1 << 20)
 			side.remove() // it may wait for descriptors
 			// At once, and not by who called: until then the kernel goes on completing connections, and resets them.
-			err = s.file.Close()
+			err, closed = s.file.Close(), true
 		}
 	})
+	if !closed { // the loops have ended
+		err = s.file.Close()
+	}
 	s.group.each(func(*Loop) {}) // connections on their way from one loop to another have arrived
 	return err
 }
@@ -147,13 +151,7 @@ func (s *lnSide) assign(fd int, remote netip.AddrPort) {
 }
 
 func (s *Listener) adopt(l *Loop, fd int, remote netip.AddrPort) {
-	c, err := l.register(fd, remote)
-	if err != nil {
-		l.accepted.Add(-1)
-		unix.Close(fd)
-		return
-	}
-	s.welcome(c)
+	s.welcome(l.register(fd, remote))
 }
 func peer(sa *unix.RawSockaddrAny) netip.AddrPort {
 	switch sa.Addr.Family {

@@ -21,6 +21,9 @@ type poller struct {
 	pipes  Pool[pipe]
 	events []unix.EpollEvent
 	event  int // first of events that was not looked at
+
+	soon      []*Conn // to be enrolled if they last
+	soonTimer Timer
 }
 
 const maxEvents = 256
@@ -126,6 +129,14 @@ func (l *Loop) sleep() int {
 		return 0
 	}
 	return n
+}
+
+func (l *Loop) enrollAll() {
+	for _, c := range l.soon {
+		c.enroll()
+	}
+	clear(l.soon)
+	l.soon = l.soon[:0]
 }
 
 func (l *Loop) watch(fd int, events uint32, gen int32) error {
