@@ -37,6 +37,15 @@ func (d *die) below(n int) int {
 	return int(mix(d.state) >> 32 * uint64(n) >> 32)
 }
 
+// unit is a random number in [0, 1).
+func (d *die) unit() float64 {
+	d.state += 0x9e3779b97f4a7c15
+	return unit(mix(d.state))
+}
+
+// unit makes a number in [0, 1) of the bits of x.
+func unit(x uint64) float64 { return float64(x>>11) / (1 << 53) }
+
 // mix is the finalizer of SplitMix64: every bit of the result depends on every bit of x.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

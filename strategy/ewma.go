@@ -65,6 +65,11 @@ func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
 			est.refresh(s.Now, e.fleet)
 		}
 	}
+	if s.Ramping() {
+		if b := e.warmUp(s); b != nil {
+			return b
+		}
+	}
 	at, stride := e.start(s.Loop)
 	b, load, busy := e.least(s, at, stride, e.inv, true)
 	if b == nil { // all that are left are joining
@@ -81,7 +86,7 @@ func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
 // reports whether any of them is busy.
 func (e *ewma) least(s *upstream.Selection, at, stride int, inv []float64, ramp bool) (best *upstream.Backend, load upstream.Load, busy bool) {
 	n := len(e.ready)
-	fresh := s.Tried() == 0
+	fresh, shares := s.Tried() == 0, s.Ramping()
 	gap := e.fleet.gap.get()
 	least := math.MaxFloat64
 	for range n {
@@ -100,7 +105,11 @@ func (e *ewma) least(s *upstream.Selection, at, stride int, inv []float64, ramp 
 		if ramp && a > est.good.Load() {
 			continue
 		}
-		if c := est.cost(s.Now, a, gap, inv[i]); c < least*margin {
+		c := est.cost(s.Now, a, gap, inv[i])
+		if shares {
+			c /= b.Share(s.Now)
+		}
+		if c < least*margin {
 			best, load, least = b, w, c
 		}
 	}

@@ -34,7 +34,7 @@ func (h *hash) Pick(s *upstream.Selection) *upstream.Backend {
 	}
 	fresh := s.Tried() == 0
 	var best *upstream.Backend
-	if h.even {
+	if h.even && !s.Ramping() {
 		high := uint64(0)
 		for i, b := range h.ready {
 			if x := mix(s.Key ^ h.seeds[i]); (x >= high) && (fresh || !s.Has(b.Live)) {
@@ -45,6 +45,7 @@ func (h *hash) Pick(s *upstream.Selection) *upstream.Backend {
 	}
 	// By weight: a uniform u in (0,1) becomes an exponential -ln(u)/weight, and the least of exponentials is each with
 	// a probability in proportion to its weight. As -ln(u) >= 1-u, most need no logarithm to be ruled out.
+	// While a backend ramps its weight grows, and keys go to it one by one, each once.
 	least := math.Inf(1)
 	for i, b := range h.ready {
 		if !fresh && s.Has(b.Live) {
@@ -54,7 +55,11 @@ func (h *hash) Pick(s *upstream.Selection) *upstream.Backend {
 		if (1-u)*h.inv[i] > least {
 			continue
 		}
-		if x := -math.Log(u) * h.inv[i]; best == nil || x < least {
+		x := -math.Log(u) * h.inv[i]
+		if s.Ramping() {
+			x /= b.Share(s.Now)
+		}
+		if best == nil || x < least {
 			best, least = b, x
 		}
 	}

@@ -50,6 +50,9 @@ func (l *leastConn) Pick(s *upstream.Selection) *upstream.Backend {
 	if s.Tunnel {
 		return l.fewestTunnels(s)
 	}
+	if s.Ramping() {
+		return l.pickRamping(s)
+	}
 	at, stride := l.start(s.Loop)
 	n := len(l.ready)
 	fresh := s.Tried() == 0
@@ -85,6 +88,59 @@ func (l *leastConn) Pick(s *upstream.Selection) *upstream.Backend {
 	return best
 }
 
+// pickRamping is Pick while a backend has only a share of its weight.
+func (l *leastConn) pickRamping(s *upstream.Selection) *upstream.Backend {
+	if b := l.warmUp(s); b != nil {
+		return b
+	}
+	at, stride := l.start(s.Loop)
+	n := len(l.ready)
+	var best, first *upstream.Backend
+	var load, idle upstream.Load // of best, of first
+	busy := int64(0)
+	least := math.MaxFloat64
+	for range n {
+		if b := l.ready[at]; !s.Has(b.Live) {
+			w := b.Load()
+			share := b.Share(s.Now)
+			if first == nil && share == 1 {
+				first, idle = b, w
+			}
+			busy += w.Active()
+			if c := float64(w.Active()+1) * l.inv[at] / share; c < least {
+				best, load, least = b, w, c
+			}
+		}
+		if at += stride; at >= n {
+			at -= n
+		}
+	}
+	if busy == 0 && first != nil {
+		best, load = first, idle
+	}
+	s.Saw(load)
+	return best
+}
+
+// warmUp gives a ramping backend that is idle its share by chance. By load alone it would get nothing until the others
+// have many times as much, and everything once they do; what it is to get used to are single requests.
+func (c *scan) warmUp(s *upstream.Selection) *upstream.Backend {
+	u := c.dice[s.Loop].unit() * float64(len(c.ready))
+	for i, b := range c.ready {
+		share := b.Share(s.Now)
+		if share == 1 {
+			continue
+		}
+		if w := b.Load(); w.Active() == 0 && !s.Has(b.Live) {
+			if u -= share / c.inv[i]; u < 0 {
+				s.Saw(w)
+				return b
+			}
+		}
+	}
+	return nil
+}
+
 // fewestTunnels chooses for an upgrade: the tunnels count, and the requests in flight, among which are the upgrades
 // under way. Between equals, the rotation decides.
 func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
@@ -97,7 +153,11 @@ func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
 		b := c.ready[at]
 		if !s.Has(b.Live) {
 			w := b.Load()
-			if x := float64(w.Tunnels()+w.Active()+1) * c.inv[at]; x < least {
+			x := float64(w.Tunnels()+w.Active()+1) * c.inv[at]
+			if s.Ramping() {
+				x /= b.Share(s.Now)
+			}
+			if x < least {
 				best, load, least = b, w, x
 			}
 		}

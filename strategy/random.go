@@ -23,6 +23,15 @@ func (d *draw) one(s *upstream.Selection) *upstream.Backend {
 	die := &d.dice[s.Loop]
 	at := die.below(len(d.turns))
 	b := d.ready[d.turns[at]]
+	if s.Ramping() {
+		for range 16 {
+			if !s.Has(b.Live) && die.unit() < b.Share(s.Now) {
+				return b
+			}
+			at = die.below(len(d.turns))
+			b = d.ready[d.turns[at]]
+		}
+	}
 	if s.Tried() == 0 || !s.Has(b.Live) {
 		return b
 	}

@@ -2,7 +2,9 @@
 // upstream keeps, and need no lock: several loops pick from one strategy at once.
 //
 // Weights work in all of them. A backend of weight 3 gets three times the requests of one of weight 1 where a strategy
-// goes by share (round_robin, random, hash), and may have three times as many in flight where it goes by load.
+// goes by share (round_robin, random, hash), and may have three times as many in flight where it goes by load. During
+// slow start (upstream.Live.Share) a backend counts with a part of its weight in the same sense; where load decides, it
+// also gets that part of its requests by chance while it is idle.
 package strategy
 
 import (

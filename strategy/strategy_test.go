@@ -40,11 +40,12 @@ type client struct {
 	open []upstream.Lease
 	hold int
 	keys bool
+	step int64 // ns between requests
 	sent map[string]int
 }
 
 func newClient(p *upstream.Pool, loop, hold int) *client {
-	return &client{p: p, loop: loop, hold: hold, now: 1e12, sent: map[string]int{}}
+	return &client{p: p, loop: loop, hold: hold, now: 1e12, step: 1e6, sent: map[string]int{}}
 }
 
 func (c *client) do(tb testing.TB, n int) {
@@ -53,10 +54,10 @@ func (c *client) do(tb testing.TB, n int) {
 			c.open[0].Done(upstream.Outcome{Now: c.now, Latency: c.now - c.open[0].Start(), Status: 200})
 			c.open = c.open[1:]
 		}
-		c.now += 1e6
+		c.now += c.step
 		c.sel.Reset(c.now, c.loop)
 		if c.keys {
-			c.sel.Key, c.sel.HasKey = upstream.KeyOf([]byte{byte(c.now >> 8), byte(c.now >> 16), byte(c.now >> 24)}), true
+			c.sel.Key, c.sel.HasKey = upstream.KeyOf([]byte{byte(c.now), byte(c.now >> 8), byte(c.now >> 16), byte(c.now >> 24)}), true
 		}
 		l, err := c.p.Acquire(&c.sel)
 		if err != nil {
@@ -292,7 +293,7 @@ func TestTunnels(t *testing.T) {
 			l.Tunnel()
 		}
 		// One backend is new and has none: the next hundred go there.
-		p.Update(specs(ones(5)...), nil, nil)
+		p.Update(specs(ones(5)...), &upstream.Settings{}, nil)
 		for i := range int64(100) {
 			s.Reset(i, 0)
 			s.Tunnel = true
@@ -403,7 +404,7 @@ func TestHashMovesLittle(t *testing.T) {
 		}
 		p := pool(t, "hash", 1, weights[:n-1]...)
 		before := owner(p)
-		p.Update(specs(weights...), nil, nil)
+		p.Update(specs(weights...), &upstream.Settings{}, nil)
 		with := owner(p)
 		p.Update(specs(weights...)[1:], nil, nil)
 		after := owner(p)
