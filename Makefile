@@ -1,0 +1,53 @@
+# `make help` lists what there is. run, build and test need Go and nothing else.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+TOOL      = go tool -modfile=tools/go.mod
+
+# The race detector needs a C compiler; without one the tests run all the same.
+RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
+
+.PHONY: help build run test e2e fuzz bench lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+
+build: ## one static binary, bin/lb
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lb ./cmd/lb
+
+run: build ## see it work: config.toml before instances of its own, and some load
+	bin/lb demo
+
+test: ## vet and every test, the event loops' portable version too; about two minutes
+	go vet ./...
+	@test -n "$(RACE)" || echo "no C compiler: tests run without the race detector"
+	go test $(RACE) -shuffle=on ./...
+	go test $(RACE) -shuffle=on -tags lb_portable ./loop ./proxy
+
+e2e: build ## the binary before real Node.js programs; needs node and npm
+	@if [ -d e2e ]; then cd e2e && LB_BINARY=$(CURDIR)/bin/lb go test -count=1 $(E2EFLAGS) ./...; \
+	else echo "there is no e2e/ yet"; fi
+
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@set -e; for dir in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(go test -list '^Fuzz' $$dir | grep '^Fuzz'); do \
+			echo "== $$dir $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir; \
+		done; \
+	done
+
+bench: build ## lb beside nginx and HAProxy, to bench/RESULTS.md
+	go run ./bench $(BENCHFLAGS)
+
+lint: ## gofmt, go vet for Linux and macOS, staticcheck, govulncheck
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
+	if [ -n "$$unformatted" ]; then echo "not formatted with gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags lb_portable ./...
+	GOOS=darwin go vet ./...
+	$(TOOL) staticcheck ./...
+	@# Exit code 3 means that something was found, others that it could not look: its database is on the internet.
+	@echo "$(TOOL) govulncheck ./..."; out="$$($(TOOL) govulncheck ./... 2>&1)"; code=$$?; echo "$$out"; \
+	case $$code in 0|3) exit $$code;; esac; echo "govulncheck could not look; going on without it"
+
+clean: ## remove what was built
+	rm -rf bin
