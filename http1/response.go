@@ -10,7 +10,7 @@ type Response struct {
 	Minor  int   // 1 of HTTP/1.1
 	Length int64 // of the body that follows in bytes, LengthChunked or LengthUntilClose; 0 for HEAD, 1xx, 204 and 304
 
-	KeepAlive        bool // the connection can be used again after the body
+	KeepAlive        bool // the connection can be used again after the body, for more than Keep-Alive: timeout=0
 	Upgrade          bool // 101 with Connection: upgrade and one Upgrade: websocket; whether that was asked for is the caller's to know
 	Nominated        bool // Connection names fields besides close, keep-alive, upgrade, te and http2-settings: ask Nominates
 	KeepAliveTimeout int  // seconds the server keeps an idle connection, from Keep-Alive: timeout=N; 0: it does not say
@@ -151,6 +151,7 @@ func (r *Response) finish(b []byte, method Method) fault {
 	var (
 		o         options
 		websocket bool
+		brief     bool
 		length    = int64(LengthUntilClose)
 		rest      = r.seen & weighed
 	)
@@ -184,6 +185,8 @@ func (r *Response) finish(b []byte, method Method) fault {
 			length = LengthChunked
 		case FieldKeepAlive:
 			r.KeepAliveTimeout = keepAliveTimeout(v)
+			brief = r.KeepAliveTimeout == 0
+			r.KeepAliveTimeout = max(r.KeepAliveTimeout, 0)
 		case FieldUpgrade:
 			websocket = equalFold(v, "websocket")
 		case FieldTrailer:
@@ -203,7 +206,7 @@ func (r *Response) finish(b []byte, method Method) fault {
 		length = 0 // the fields tell what a GET would have had
 	}
 	r.Length = length
-	r.KeepAlive = length != LengthUntilClose && r.Status != 101 && !o.close && (r.Minor == 1 || o.keepAlive)
+	r.KeepAlive = length != LengthUntilClose && r.Status != 101 && !o.close && !brief && (r.Minor == 1 || o.keepAlive)
 	r.Nominated = o.nominated
 	r.Upgrade = r.Status == 101 && r.Minor == 1 && websocket && o.upgrade && r.twice&FieldUpgrade.bit() == 0
 	r.Reason = b[r.reason:r.reasonEnd]
@@ -211,7 +214,7 @@ func (r *Response) finish(b []byte, method Method) fault {
 	return none
 }
 
-// keepAliveTimeout finds timeout=N in the value of a Keep-Alive field; what else it holds is ignored.
+// keepAliveTimeout finds timeout=N in the value of a Keep-Alive field, -1 when it does not say; what else it holds is ignored.
 func keepAliveTimeout(v []byte) int {
 	const name = "timeout="
 	for more := true; more; {
@@ -221,8 +224,8 @@ func keepAliveTimeout(v []byte) int {
 			if n, ok := parseLength(e[len(name):]); ok && n <= 1<<30 {
 				return int(n)
 			}
-			return 0
+			return -1
 		}
 	}
-	return 0
+	return -1
 }
