@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+	"syscall"
 	"time"
 
 	"lb/loop"
@@ -116,6 +118,16 @@ func (bc *backendConn) close() {
 	}
 }
 
+// isExhausted tells an error of this machine's, which no backend is to blame for.
+func isExhausted(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // dial connects to the backend of the exchange's lease, within the connect timeout.
 func (x *exchange) dial(b *upstream.Backend) (*backendConn, failure) {
 	w := x.w
@@ -130,6 +142,9 @@ func (x *exchange) dial(b *upstream.Backend) (*backendConn, failure) {
 		case err == loop.ErrTimeout:
 			stats.ConnErrors.Inc()
 			return nil, failure{reason: ConnectTimeout}
+		case isExhausted(err):
+			stats.ConnErrors.Inc()
+			return nil, failure{reason: Exhausted}
 		}
 		stats.ConnErrors.Inc()
 		return nil, failure{reason: ConnectFailed}

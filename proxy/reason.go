@@ -18,6 +18,7 @@ const (
 	BodyTooLarge           // more than max_body
 	NoRoute                // no route for this host and path
 	NoBackend              // no backend of the pool may be used
+	Exhausted              // lb is out of descriptors, ports or memory for a connection to a backend
 	ConnectFailed          // no backend accepted a connection
 	ConnectTimeout         // the backend did not accept in time
 	ResponseTimeout        // no response head in time
@@ -44,6 +45,7 @@ var answers = [reasons]struct {
 	BodyTooLarge:    {"body_too_large", 413, upstream.FaultClient},
 	NoRoute:         {"no_route", 404, upstream.FaultNone},
 	NoBackend:       {"no_backend", 503, upstream.FaultNone},
+	Exhausted:       {"exhausted", 503, upstream.FaultClient},
 	ConnectFailed:   {"connect_failed", 502, upstream.FaultConnect},
 	ConnectTimeout:  {"connect_timeout", 504, upstream.FaultConnect},
 	ResponseTimeout: {"response_timeout", 504, upstream.FaultTimeout},
