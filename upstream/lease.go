@@ -211,9 +211,7 @@ func (l *Lease) Done(o Outcome) {
 	s.Requests[class].Inc()
 	if o.Fault != FaultNone {
 		s.Faults[o.Fault].Inc()
-		if watch := l.b.pool.watcher.Load(); watch != nil && o.Fault != FaultClient {
-			(*watch).Fault(l.b, o)
-		}
+		l.b.pool.blame(l.b, o)
 	}
 	if unit != tunnel {
 		s.Latency.Observe(o.Now - l.start)
@@ -229,8 +227,9 @@ func (l *Lease) Done(o Outcome) {
 		l.obs.Done(l.b, *l, o)
 	}
 	l.unit = 0
+	p := l.b.pool
 	l.b.drop(unit)
-	if p := l.b.pool; p.Waiting() > 0 {
-		p.freedBy(l.b, o)
+	if p.Waiting() > 0 {
+		p.freedBy(l.b, o.Fault)
 	}
 }

@@ -192,27 +192,41 @@ func (p *Pool) Acquire(s *Selection) (Lease, error) {
 	if a&waiters != 0 {
 		return p.acquireQueued(s)
 	}
-	return p.choose(s)
+	snap := p.snap.Load()
+	l, ok := snap.acquire(s)
+	if ok && !s.refused {
+		return l, nil
+	}
+	return p.chooseAgain(s, snap, l, ok)
 }
 
+// choose is Acquire for a request whose turn it is.
 func (p *Pool) choose(s *Selection) (Lease, error) {
-	for snap := p.snap.Load(); ; {
-		if l, ok := snap.acquire(s); ok {
-			if s.refused {
-				s.forgive()
-				s.mark(l.b.Live)
-			}
-			return l, nil
-		}
+	snap := p.snap.Load()
+	l, ok := snap.acquire(s)
+	return p.chooseAgain(s, snap, l, ok)
+}
+
+// chooseAgain goes on after what snap gave s.
+func (p *Pool) chooseAgain(s *Selection, snap *Snapshot, l Lease, ok bool) (Lease, error) {
+	for !ok {
 		now := p.snap.Load()
 		if now == snap {
-			if s.refused {
-				s.forgive()
-			}
-			return Lease{}, snap.refusal(s)
+			break
 		}
 		snap = now
+		l, ok = snap.acquire(s)
 	}
+	if s.refused {
+		s.forgive()
+		if ok {
+			s.mark(l.b.Live)
+		}
+	}
+	if !ok {
+		return Lease{}, snap.refusal(s)
+	}
+	return l, nil
 }
 
 // refusal is why s gets nothing from n.

@@ -320,9 +320,9 @@ func (q *queue) remove(w *Waiter) {
 }
 
 // freedBy is freed for an attempt that ended on b. An answer shows that b keeps up, which lets it have more.
-func (p *Pool) freedBy(b *Backend, o Outcome) {
+func (p *Pool) freedBy(b *Backend, f Fault) {
 	extra := int64(0)
-	if b.MaxInflight <= 0 && !o.Fault.Blames() {
+	if b.MaxInflight <= 0 && !f.Blames() {
 		extra = 2
 	}
 	p.freed(extra)

@@ -17,7 +17,8 @@ const (
 type budget struct {
 	mu    sync.Mutex
 	slots [retrySlots]retrySlot
-	past  uint64 // requests of backends that have left
+	last  retrySlot // the one whose place was taken last
+	past  uint64    // requests of backends that have left
 }
 
 // retrySlot is a tenth of the window.
@@ -64,6 +65,9 @@ func (r *budget) allow(now int64, total uint64) bool {
 	}
 	slot := &r.slots[now/width%retrySlots]
 	if slot.at/width != now/width || slot.retries == 0 {
+		if slot.retries > 0 {
+			r.last = *slot
+		}
 		*slot = retrySlot{at: now, requests: total}
 	}
 	slot.retries++
@@ -76,7 +80,7 @@ func (r *budget) allow(now int64, total uint64) bool {
 // evenly since the last retry, or since time 0.
 func (r *budget) inWindow(now int64, total uint64) (retries uint64, requests float64) {
 	begin := now - int64(retryWindow)
-	first, before := retrySlot{at: now, requests: total}, retrySlot{}
+	first, before := retrySlot{at: now, requests: total}, r.last
 	for _, s := range r.slots {
 		switch {
 		case s.retries == 0:

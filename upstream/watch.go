@@ -16,3 +16,10 @@ func (p *Pool) SetWatcher(w Watcher) {
 	}
 	p.watcher.Store(&w)
 }
+
+// blame tells the watcher.
+func (p *Pool) blame(b *Backend, o Outcome) {
+	if w := p.watcher.Load(); w != nil && o.Fault.Blames() {
+		(*w).Fault(b, o)
+	}
+}

@@ -1,0 +1,95 @@
+package upstream
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestBudget counts how many retries are allowed of those wanted at each step.
+func TestBudget(t *testing.T) {
+	type step struct {
+		at      float64 // s
+		total   uint64  // requests begun by then
+		wanted  int
+		allowed int
+	}
+	for _, c := range []struct {
+		name  string
+		steps []step
+	}{
+		{"a few are free", []step{{1, 0, 10, 3}}},
+		{"a share of the requests", []step{{5, 1000, 500, 203}}},
+		{"the window slides", []step{{5, 1000, 500, 203}, {10, 1000, 5, 0}, {15.1, 1000, 10, 3}}},
+		{"only the window's requests", []step{{100, 10_000, 1, 1}, {1000, 10_000, 10, 3}}},
+		{"evenly before", []step{{1000, 100_000, 1000, 203}}},
+		{"seen since the last retry", []step{{100, 10_000, 1, 1}, {105, 10_100, 500, 3 + 20 + 99}}},
+		{"backends left", []step{{5, 1000, 1, 1}, {6, 1000, 500, 202}}},
+	} {
+		var r budget
+		for _, s := range c.steps {
+			got := 0
+			for range s.wanted {
+				if r.allow(int64(s.at*1e9), s.total) {
+					got++
+				}
+			}
+			if d := got - s.allowed; d < -1 || d > 1 {
+				t.Errorf("%s, at %v s: %d allowed, want %d", c.name, s.at, got, s.allowed)
+			}
+		}
+	}
+}
+
+// TestBudgetHolds: whatever the load, retries in the last 10 s stay below a fifth of all requests so far and what is
+// free, and something is always free after a calm.
+func TestBudgetHolds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var r budget
+		var granted []int64
+		now, total := int64(0), uint64(0)
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			now += rapid.Int64Range(0, 4e9).Draw(t, "dt")
+			total += rapid.Uint64Range(0, 30).Draw(t, "requests")
+			if r.allow(now, total) {
+				granted = append(granted, now)
+			}
+			n := 0
+			for _, at := range granted {
+				if at > now-9e9 {
+					n++
+				}
+			}
+			if float64(n) > .2*float64(total)+4 {
+				t.Fatalf("%d retries within 9 s, of %d requests in all", n, total)
+			}
+		}
+		if !r.allow(now+20e9, total) {
+			t.Fatal("refused after a calm")
+		}
+	})
+}
+
+func TestAllowRetry(t *testing.T) {
+	p := newPool("a b")
+	s := new(Selection)
+	ask := func(n int) (allowed int) {
+		for range n {
+			if p.AllowRetry(5e9) {
+				allowed++
+			}
+		}
+		return allowed
+	}
+	for range 100 {
+		s.Reset(1e9, 1)
+		for range 2 { // the second is a retry, and no reason for more
+			l := acquire(t, p, s)
+			l.Done(Outcome{Fault: FaultReset})
+		}
+	}
+	p.Update(specs("b c"), nil, nil) // what a had counts still
+	if got := ask(50); got != 23 {
+		t.Errorf("%d allowed of 100 requests, want 23", got)
+	}
+}
