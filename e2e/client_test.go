@@ -70,14 +70,23 @@ func (c *conn) do(method, path, body string, header ...string) (a answer) {
 	return c.receive(method)
 }
 
+// dial connects unless there is a connection.
+func (c *conn) dial() error {
+	if c.Conn != nil {
+		return nil
+	}
+	n, err := net.DialTimeout("tcp", c.addr, patience)
+	if err != nil {
+		return err
+	}
+	c.Conn, c.r = n, bufio.NewReader(n)
+	c.dials++
+	return nil
+}
+
 func (c *conn) send(method, path, body string, header ...string) error {
-	if c.Conn == nil {
-		n, err := net.DialTimeout("tcp", c.addr, patience)
-		if err != nil {
-			return err
-		}
-		c.Conn, c.r = n, bufio.NewReader(n)
-		c.dials++
+	if err := c.dial(); err != nil {
+		return err
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: e2e.test\r\n", method, path)

@@ -1,12 +1,14 @@
 // Node's own HTTP server at the edges of the protocol.
 import { createServer } from 'node:http'
-import { listen, name } from './lib.mjs'
+import { listen, name, order } from './lib.mjs'
 
 async function body(req) {
   const parts = []
   for await (const b of req) parts.push(b)
   return Buffer.concat(parts).toString()
 }
+
+const together = []
 
 const routes = {
   '/length': (req, res) => { // also for HEAD: the length without the body
@@ -48,11 +50,18 @@ const routes = {
     res.end(JSON.stringify({ method: req.method, headers: req.headers, body: got, trailers: req.trailers }))
   },
   '/cookies': (req, res) => {
-    res.writeHead(200, [['Set-Cookie', 'a=1; Path=/'], ['Set-Cookie', 'b=2; HttpOnly'], ['X-Latin', 'caf\xe9']].flat())
+    res.setHeader('Set-Cookie', ['a=1; Path=/', 'b=2; HttpOnly'])
+    res.setHeader('X-Latin', 'caf\xe9')
     res.end()
   },
   '/early-answer': (req, res) => { // does not wait for the body
     res.writeHead(413, { Connection: 'close' }).end('too large for me')
+  },
+  '/together': async (req, res) => { // answers once COUNT requests are there
+    await body(req)
+    together.push(res)
+    if (together.length < Number(req.headers['x-count'])) return
+    for (const r of together.splice(0)) r.end('all here')
   },
   '/die': (req) => { req.socket.destroy() },
 }
@@ -61,8 +70,14 @@ async function handle(req, res) {
   res.setHeader('X-Instance', name)
   const route = routes[new URL(req.url, 'http://app').pathname]
   if (!route) return res.writeHead(404).end('nothing here')
-  await route(req, res)
+  try {
+    await route(req, res)
+  } catch (err) { // the request broke off
+    console.log('aborted', err.message)
+  }
 }
+
+order('release', () => { for (const r of together.splice(0)) r.end('all there are') })
 
 const server = createServer(handle)
 server.on('checkContinue', (req, res) => {
@@ -75,5 +90,8 @@ server.on('clientError', (err, socket) => {
   console.log('clientError', err.code)
   socket.destroy()
 })
-if (process.env.KEEP_ALIVE_MS) server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_MS)
+if (process.env.KEEP_ALIVE_MS) {
+  server.keepAliveTimeout = Number(process.env.KEEP_ALIVE_MS)
+  server.keepAliveTimeoutBuffer = 0 // newer versions of Node.js close a second later than they announce
+}
 listen(server)
