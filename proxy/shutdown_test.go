@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -225,6 +227,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 	l := newLab(t, []string{o.addr})
 	bad := make(chan string, 100)
 	started := make(chan bool, 100)
+	var stopping atomic.Bool
 	const n = 10
 	for i := range n {
 		go func() {
@@ -237,11 +240,15 @@ func TestShutdownUnderLoad(t *testing.T) {
 				c.SetDeadline(time.Now().Add(patience))
 				p := newPeer(t, "client", c, t.Errorf)
 				for k := 0; ; k++ {
-					if err := p.trySend(get("/x")); err != nil {
+					if err := p.trySend(get("/x")); err != nil && k > 0 {
 						bad <- "send: " + err.Error()
 						return
 					}
 					line, err := p.br.ReadString('\n')
+					if k == 0 && errors.Is(err, syscall.ECONNRESET) && stopping.Load() {
+						// The kernel accepted it between lb's last accept and the close: no call does both.
+						break
+					}
 					if err != nil || line != "HTTP/1.1 200 OK\r\n" {
 						bad <- fmt.Sprintf("answer: %q %v", line, err)
 						return
@@ -265,6 +272,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 	for range n {
 		<-started
 	}
+	stopping.Store(true)
 	done := l.shutdown(context.Background())
 	if err := wait(t, done); err != nil {
 		t.Fatal(err)
