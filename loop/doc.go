@@ -16,7 +16,7 @@
 // for long. Such work belongs to an ordinary goroutine, which comes back with [Loop.Post], the only
 // method (with [Loop.Now] excluded) that may be called from outside the loop.
 //
-// On Linux the loops are epoll sets and the tasks iter.Pull coroutines. Elsewhere, and with the build
-// tag lb_portable, the same API runs on goroutines and net.Conn with one mutex per loop, held except
-// while waiting.
+// Rounds, tasks (iter.Pull coroutines), timers and connections are the same code everywhere. On Linux the
+// system is asked by epoll. Elsewhere, and with the build tag lb_portable, goroutines that block in the net package
+// read ahead of the loop, write behind it, and post what happened: slower, but the same semantics.
 package loop
