@@ -125,7 +125,7 @@ func demo(w world, o demoOptions) error {
 func introduction(s *server.Server, f *fleet, moved []string) string {
 	var b strings.Builder
 	line := func(what, where string) { fmt.Fprintf(&b, "  %-22s %s\n", what, where) }
-	fmt.Fprintf(&b, "lb runs config.toml, before %d instances that live in this process:\n\n", len(f.instances))
+	fmt.Fprintf(&b, "lb runs config.toml. The %d instances of the app live in this process, one of them is slow on purpose.\n\n", len(f.instances))
 	for _, a := range s.Addrs() {
 		line("your app, through lb", webURL(a.Addr)+"/")
 	}
@@ -206,6 +206,7 @@ func (s *screen) draw(table string) {
 	if s.lines > 0 {
 		up = fmt.Sprintf("\x1b[%dA\x1b[J", s.lines)
 	}
-	io.WriteString(s.out, up+table)
+	// Without automatic margins meanwhile: in a narrow window a line is cut, where one that wraps would make it two.
+	io.WriteString(s.out, up+"\x1b[?7l"+table+"\x1b[?7h")
 	s.lines = strings.Count(table, "\n")
 }

@@ -84,14 +84,14 @@ func (f *fleet) stop() {
 	}
 }
 
-// isSlow says whether the backend of that name is the one that is slow on purpose.
-func (f *fleet) isSlow(name string) bool {
+// label is what a table calls the backend of that name.
+func (f *fleet) label(name string) string {
 	for _, in := range f.instances {
-		if in.name == name {
-			return in.mean == slow
+		if in.name == name && in.mean == slow {
+			return name + " (slow)"
 		}
 	}
-	return false
+	return name
 }
 
 // ServeHTTP thinks for a while, then says who it is.

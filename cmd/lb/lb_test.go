@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"lb/config"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -156,8 +158,8 @@ func TestRun(t *testing.T) {
 		}
 	}
 	const text = "[pool.app]\nbackends = [1]\n[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\npath = \"%\"\n"
-	config := strings.Replace(text, "%", filepath.Join(dir, "access.log"), 1)
-	write(config)
+	file := strings.Replace(text, "%", filepath.Join(dir, "access.log"), 1)
+	write(file)
 	c := start(t, "run", path)
 	web := c.event(`listener=web address=(\S+)`)
 	c.event("msg=ready")
@@ -173,10 +175,10 @@ func TestRun(t *testing.T) {
 
 	c.signal(syscall.SIGUSR1)
 	c.event("access log reopened")
-	write(config + "mistake = 1\n")
+	write(file + "mistake = 1\n")
 	c.signal(syscall.SIGHUP)
 	c.event(`not reloaded, all goes on as before" err="\S+:9:1: access_log.mistake: unknown key`)
-	write(strings.Replace(config, "[1]", "[2]", 1))
+	write(strings.Replace(file, "[1]", "[2]", 1))
 	c.signal(syscall.SIGHUP)
 	c.event("msg=reloaded changed=true pools=1 left=1")
 
@@ -205,7 +207,7 @@ func TestDemo(t *testing.T) {
 	if who := res.Header.Get("X-Instance"); res.StatusCode != 200 || who == "" || !strings.Contains(string(page), who+"</b> answered") {
 		t.Errorf("%d, from %q:\n%s", res.StatusCode, who, page)
 	}
-	c.says(c.stdout.String, `pool app, least_conn +\d+ requests, \d+ a second, 0 failed\n +backend .*\n(?: .* ready .* % .*\n){3}.* slow on purpose`)
+	c.says(c.stdout.String, `pool app, least_conn +\d+ requests, \d+ a second, 0 failed\n +backend .*\n(?: .* ready .* % .*\n){3}.* \(slow\) +ready`)
 	c.signal(syscall.SIGINT)
 	if code := c.wait(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, c.stderr.String())
@@ -231,5 +233,22 @@ func TestPortFinder(t *testing.T) {
 	defer b.Close()
 	if want := []string{b.Addr().String() + " for " + a.Addr().String()}; !cmp.Equal(p.moved, want) {
 		t.Errorf("got %q, want %q", p.moved, want)
+	}
+}
+
+// TestReadme holds that the examples of the README are good.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	if len(examples) < 2 {
+		t.Fatalf("%d examples", len(examples))
+	}
+	for _, e := range examples {
+		if _, err := config.Parse("README.md", []byte(e[1])); err != nil {
+			t.Errorf("%v in\n%s", err, e[1])
+		}
 	}
 }

@@ -32,11 +32,11 @@ func table(s admin.Status, f *fleet, n tally, since time.Duration, pretty bool) 
 		width := len("backend")
 		for _, be := range p.Backends {
 			total += be.Requests
-			width = max(width, len(be.Name))
+			width = max(width, len(f.label(be.Name)))
 		}
 		fmt.Fprintf(&b, "%s  %d requests, %.0f a second, %d failed\n",
 			paint(bold, "pool "+p.Name+", "+p.Strategy), total, float64(total)/max(since.Seconds(), .001), n.failed)
-		b.WriteString(paint(dim, fmt.Sprintf("  %-*s  %-9s %8s %6s %9s %8s %8s", width, "backend", "state", "requests", "share", "in flight", "p50", "p99")) + "\n")
+		b.WriteString(paint(dim, fmt.Sprintf("  %-*s  %-9s %8s %6s %5s %7s %7s", width, "backend", "state", "requests", "share", "busy", "p50", "p99")) + "\n")
 		for _, be := range p.Backends {
 			share := 0.
 			if total > 0 {
@@ -46,14 +46,11 @@ func table(s admin.Status, f *fleet, n tally, since time.Duration, pretty bool) 
 			if be.State != admin.Ready {
 				color = red
 			}
-			fmt.Fprintf(&b, "  %-*s  %s %8d %4.0f %% %9d %8s %8s", width, be.Name, paint(color, fmt.Sprintf("%-9s", be.State)),
+			fmt.Fprintf(&b, "  %-*s  %s %8d %4.0f %% %5d %7s %7s", width, f.label(be.Name), paint(color, fmt.Sprintf("%-9s", be.State)),
 				be.Requests, 100*share, be.Inflight, millis(be.P50), millis(be.P99))
 			if pretty {
 				full := int(share*barWidth + .5)
 				b.WriteString("  " + strings.Repeat("█", full) + dim + strings.Repeat("░", barWidth-full) + plain)
-			}
-			if f.isSlow(be.Name) {
-				b.WriteString("  " + paint(dim, "slow on purpose"))
 			}
 			b.WriteByte('\n')
 		}
