@@ -18,6 +18,9 @@ var ownAnswers = func() (m [600]answer) {
 		m[s].body = []byte(line + "\n")
 		m[s].head = []byte("HTTP/1.1 " + line + "\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: " +
 			strconv.Itoa(len(m[s].body)) + "\r\n")
+		if s == http.StatusServiceUnavailable { // it is for want of a backend, and those come back
+			m[s].head = append(m[s].head, "Retry-After: 1\r\n"...)
+		}
 	}
 	return m
 }()

@@ -18,6 +18,9 @@ func own(t *testing.T, head, body string, status int, closes bool) {
 	text := fmt.Sprintf("%d %s", status, http.StatusText(status))
 	want := "HTTP/1.1 " + text + "\r\nContent-Type: text/plain; charset=utf-8\r\n" +
 		fmt.Sprintf("Content-Length: %d\r\n", len(text)+1)
+	if status == 503 {
+		want += "Retry-After: 1\r\n"
+	}
 	if closes {
 		want += "Connection: close\r\n"
 	}

@@ -1,9 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
-	"strings"
+	"unsafe"
 
 	"lb/http1"
 	"lb/loop"
@@ -39,6 +40,7 @@ type exchange struct {
 	route  *route.Route
 	snap   *upstream.Snapshot
 	sel    upstream.Selection
+	place  place
 	lease  upstream.Lease
 	leased bool
 	tries  int
@@ -70,6 +72,7 @@ func (w *worker) takeExchange(c *client) *exchange {
 	if !ok {
 		x = &exchange{w: w, out: make([]byte, 0, 4<<10)}
 		x.up.x = x
+		x.initPlace()
 	}
 	x.c, x.task = c, w.loop.Current()
 	x.have, x.left = 0, false
@@ -96,6 +99,7 @@ func (x *exchange) begin() {
 	x.head = 0
 	x.route, x.snap = nil, nil
 	x.tries, x.connect, x.first, x.respondBy = 0, 0, 0, 0
+	x.place.until = 0
 	x.status = 0
 	x.why = failure{}
 	x.answered, x.continued, x.keep, x.cut = false, false, false, false
@@ -125,6 +129,7 @@ func (x *exchange) release() {
 		x.w.giveBuffer(x.back)
 		x.back = nil
 	}
+	x.freeKept()
 	if len(x.in) > 2*inSize(x.set) {
 		x.in = nil // it held what came behind a chunked body
 	}
@@ -151,11 +156,9 @@ func (x *exchange) serve() {
 		return
 	}
 	for {
-		b, err := x.choose()
-		if err != nil {
-			if !f.failed() {
-				f = failure{reason: NoBackend}
-			}
+		b, none := x.choose(&f)
+		if b == nil {
+			f = none
 			break
 		}
 		f = x.attempt(b)
@@ -172,13 +175,21 @@ func (x *exchange) serve() {
 // admit finds out where the request goes, and whether it may.
 func (x *exchange) admit() failure {
 	x.identify()
-	x.route = x.set.Table.Match(x.req.Host, x.req.Path)
 	f := x.prepareBody()
 	if f.failed() {
 		return f
 	}
-	if x.route == nil {
+	if !x.findRoute() {
 		return failure{reason: NoRoute}
+	}
+	return failure{}
+}
+
+// findRoute looks the request up in the routing table, and begins the search for a backend.
+func (x *exchange) findRoute() bool {
+	x.route = x.set.Table.Match(x.req.Host, x.req.Path)
+	if x.route == nil {
+		return false
 	}
 	x.snap = x.route.Pool.Snapshot()
 	x.retry = x.snap.Settings.Retries
@@ -187,19 +198,34 @@ func (x *exchange) admit() failure {
 	if x.snap.NeedsKey() {
 		x.sel.Key, x.sel.HasKey = x.hashKey(&x.snap.Settings.Hash)
 	}
-	return failure{}
+	return true
 }
 
-// choose admits the request to a backend that has not been tried.
-func (x *exchange) choose() (*upstream.Backend, error) {
+// choose admits the request to a backend that has not been tried, if need be after a wait. last is how the attempt
+// before failed.
+func (x *exchange) choose(last *failure) (*upstream.Backend, failure) {
 	x.sel.Now = x.w.loop.Now()
 	lease, err := x.route.Pool.Acquire(&x.sel)
 	if err != nil {
-		return nil, err
+		// The pool may have left the configuration since the request was matched: then it has another route.
+		if set := x.w.proxy.settings.Load(); set.Table != x.set.Table {
+			x.set = set
+			if !x.findRoute() {
+				return nil, failure{reason: NoRoute}
+			}
+			x.sel.Now = x.w.loop.Now()
+			lease, err = x.route.Pool.Acquire(&x.sel)
+		}
+	}
+	if err != nil {
+		var f failure
+		if lease, f = x.queue(err, last); f.failed() {
+			return nil, f
+		}
 	}
 	x.lease, x.leased = lease, true
 	x.tries++
-	return lease.Backend(), nil
+	return lease.Backend(), failure{}
 }
 
 // settle ends the lease.
@@ -213,6 +239,9 @@ func (x *exchange) settle(fault upstream.Fault) {
 	x.lease.Done(upstream.Outcome{Now: now, Latency: latency, Status: x.status, Fault: fault})
 }
 
+// cheap is how long, in ns, a connection may have taken to fail so that it is no loss: nothing listened there.
+const cheap = 50e6
+
 // mayRetry is the whole rule of what is tried again. Another backend is asked at once, without delay:
 // whatever nothing was sent of, and what may be repeated, is in hand, and has not been answered in part.
 func (x *exchange) mayRetry(f *failure) bool {
@@ -220,23 +249,43 @@ func (x *exchange) mayRetry(f *failure) bool {
 		return false
 	}
 	switch f.reason {
-	case ConnectFailed, ConnectTimeout:
-	case BackendClosed:
-		if x.body.more || !x.req.Idempotent() {
+	case ConnectFailed, Exhausted:
+		if x.connect < cheap {
+			return true // and again, until every backend has been tried
+		}
+	case ConnectTimeout:
+	case BackendClosed, BackendUnready:
+		if !x.repeatable() {
 			return false
 		}
 	default:
+		return false
+	}
+	if !x.route.Pool.AllowRetry(x.w.loop.Now()) {
 		return false
 	}
 	x.retry--
 	return true
 }
 
+// repeatable reports whether the request may be sent once more although a backend has got it.
+func (x *exchange) repeatable() bool { return !x.body.lost && x.req.Idempotent() }
+
+// unready reports whether a 503 is better tried elsewhere than passed on: it is that of an instance which warms up or
+// goes away, the request may be repeated, and there is somebody else.
+func (x *exchange) unready() bool {
+	if x.resp.Status != 503 || x.retry == 0 || !x.repeatable() || len(x.route.Pool.Snapshot().Ready) < 2 {
+		return false
+	}
+	b := x.lease.Backend()
+	return !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(x.w.loop.Now()) < 1
+}
+
 // attempt sends the request to one backend and passes its answer on. Without a failure the request has been
 // answered.
 func (x *exchange) attempt(b *upstream.Backend) failure {
 	f := x.try(b, false)
-	if f.stale && !x.body.more && x.req.Idempotent() {
+	if f.stale && x.repeatable() {
 		// The backend closed a connection that had served before just as the request went out. It is well
 		// enough to have done so in order, so the same one is asked on a new connection.
 		x.tries++
@@ -350,6 +399,7 @@ func (x *exchange) finish() bool {
 		return false
 	}
 	x.log()
+	x.freeKept()
 	sh := x.c.stats()
 	sh.bytesIn.Add(uint64(x.bytesIn))
 	sh.bytesOut.Add(uint64(x.bytesOut))
@@ -385,10 +435,10 @@ func (x *exchange) identify() {
 		if f.Kind != http1.FieldXForwardedFor {
 			continue
 		}
-		rest := string(f.Value(x.in))
-		for rest != "" {
-			cut := strings.LastIndexByte(rest, ',')
-			last := strings.Trim(rest[cut+1:], " \t")
+		rest := f.Value(x.in)
+		for len(rest) > 0 {
+			cut := bytes.LastIndexByte(rest, ',')
+			last := bytes.Trim(rest[cut+1:], " \t")
 			rest = rest[:max(cut, 0)]
 			a, err := parseForwarded(last)
 			if err != nil {
@@ -412,7 +462,8 @@ func (x *exchange) trusted(a netip.Addr) bool {
 }
 
 // parseForwarded reads an entry of X-Forwarded-For: an address, in some proxies' hands with a port.
-func parseForwarded(s string) (netip.Addr, error) {
+func parseForwarded(b []byte) (netip.Addr, error) {
+	s := unsafe.String(unsafe.SliceData(b), len(b)) // nobody keeps it: addresses have copies, and no one reads the errors
 	a, err := netip.ParseAddr(s)
 	if err != nil {
 		var ap netip.AddrPort

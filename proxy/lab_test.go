@@ -30,7 +30,7 @@ const patience = 20 * time.Second
 // lab is a proxy with one pool and a listener on loopback. When the test is over it is stopped, and then every
 // count must be back at nothing.
 type lab struct {
-	t     *testing.T
+	t     testing.TB
 	group *loop.Group
 	proxy *Proxy
 	pool  *upstream.Pool
@@ -47,6 +47,7 @@ type plan struct {
 	panicked func(v any, stack []byte)
 	grace    time.Duration // of the shutdown in the end
 	listen   func() (net.Listener, error)
+	after    func() // once the proxy has stopped
 }
 
 type option func(*plan)
@@ -62,7 +63,7 @@ func trust(prefixes ...string) option {
 	}
 }
 
-func newLab(t *testing.T, backends []string, options ...option) *lab {
+func newLab(t testing.TB, backends []string, options ...option) *lab {
 	t.Helper()
 	p := plan{
 		Settings: Defaults(),
@@ -74,6 +75,7 @@ func newLab(t *testing.T, backends []string, options ...option) *lab {
 		listen:   func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") },
 	}
 	p.pool.IdleTimeout = time.Minute // so that only tests about it meet it
+	p.pool.HoldTimeout, p.pool.QueueTimeout = 0, 0
 	for _, o := range options {
 		o(&p)
 	}
@@ -102,11 +104,16 @@ func newLab(t *testing.T, backends []string, options ...option) *lab {
 	if l.ln, err = l.proxy.Listen("main", ln); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.close(p.grace) })
+	t.Cleanup(func() {
+		l.close(p.grace)
+		if p.after != nil {
+			p.after()
+		}
+	})
 	return l
 }
 
-func specs(t *testing.T, backends []string) (s []upstream.Spec) {
+func specs(t testing.TB, backends []string) (s []upstream.Spec) {
 	t.Helper()
 	for _, b := range backends {
 		a, err := upstream.ParseAddr(b)
@@ -160,7 +167,7 @@ func (l *lab) faults(i int, f upstream.Fault) uint64 {
 }
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -216,14 +223,14 @@ func (l *lab) ask(request string) string {
 
 // peer is one end of a connection, driven by a script. What does not come as expected ends the test.
 type peer struct {
-	t     *testing.T
+	t     testing.TB
 	who   string
 	conn  net.Conn
 	br    *bufio.Reader
 	fatal func(format string, args ...any)
 }
 
-func newPeer(t *testing.T, who string, c net.Conn, fatal func(string, ...any)) *peer {
+func newPeer(t testing.TB, who string, c net.Conn, fatal func(string, ...any)) *peer {
 	return &peer{t, who, c, bufio.NewReader(c), fatal}
 }
 

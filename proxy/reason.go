@@ -19,10 +19,12 @@ const (
 	NoRoute                // no route for this host and path
 	NoBackend              // no backend of the pool may be used
 	Exhausted              // lb is out of descriptors, ports or memory for a connection to a backend
+	Overloaded             // all backends were at max_inflight for too long, or too many requests waited already
 	ConnectFailed          // no backend accepted a connection
 	ConnectTimeout         // the backend did not accept in time
 	ResponseTimeout        // no response head in time
 	BackendClosed          // the backend closed or reset the connection before it answered
+	BackendUnready         // the backend answered 503 while it warmed up or went away, and nobody else took the request
 	BadResponse            // the backend's response made no sense
 	BackendCut             // the backend broke off in the middle of its answer
 	BackendStalled         // the backend stopped in the middle of its answer, or took nothing of the request
@@ -46,10 +48,12 @@ var answers = [reasons]struct {
 	NoRoute:         {"no_route", 404, upstream.FaultNone},
 	NoBackend:       {"no_backend", 503, upstream.FaultNone},
 	Exhausted:       {"exhausted", 503, upstream.FaultClient},
+	Overloaded:      {"overloaded", 503, upstream.FaultNone},
 	ConnectFailed:   {"connect_failed", 502, upstream.FaultConnect},
 	ConnectTimeout:  {"connect_timeout", 504, upstream.FaultConnect},
 	ResponseTimeout: {"response_timeout", 504, upstream.FaultTimeout},
 	BackendClosed:   {"backend_closed", 502, upstream.FaultReset},
+	BackendUnready:  {"backend_unready", 503, upstream.FaultStatus},
 	BadResponse:     {"bad_response", 502, upstream.FaultMalformed},
 	BackendCut:      {"backend_cut", 502, upstream.FaultReset},
 	BackendStalled:  {"backend_stalled", 504, upstream.FaultTimeout},

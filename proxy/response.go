@@ -21,7 +21,7 @@ func (x *exchange) send() failure {
 	}
 	x.bc.stats.BytesSent.Add(uint64(len(x.out) + len(x.body.held)))
 	x.requestSent()
-	if x.body.more {
+	if x.body.more || len(x.body.kept) > 0 {
 		if !x.req.Expect { // who expects 100 Continue sends nothing until it comes
 			x.respondBy = 0
 		}
@@ -105,6 +105,8 @@ func (x *exchange) receive() failure {
 				return x.upgrade(head, have)
 			case s == 101:
 				return failure{reason: BadResponse, detail: "unasked_upgrade"}
+			case x.unready():
+				return failure{reason: BackendUnready}
 			case s >= 200:
 				return x.relay(head, have)
 			}
@@ -168,7 +170,7 @@ const (
 func (x *exchange) relay(head, have int) failure {
 	r := &x.resp
 	old := x.req.Minor == 0
-	x.keep = x.req.KeepAlive && !x.body.more && !x.w.proxy.stopping.Load()
+	x.keep = x.req.KeepAlive && !x.uploading() && !x.w.proxy.stopping.Load()
 	how := asIs
 	drop := mask(0)
 	more := ""
@@ -199,7 +201,8 @@ func (x *exchange) relay(head, have int) failure {
 	if f := p.run(x.out, x.back[head:have]); f.failed() {
 		return f
 	}
-	if x.up.task != nil {
+	whole := !x.uploading()
+	if !whole {
 		// The client was told that its connection ends here: what it still sends is of no use.
 		x.stopUpload()
 	}
@@ -209,7 +212,7 @@ func (x *exchange) relay(head, have int) failure {
 	}
 	bc := x.bc
 	// An answer to a request that has not all been sent is as good a reason as any not to send another.
-	reuse := r.KeepAlive && !p.poisoned && !x.body.more && !bc.conn.Pending() && x.snap.Settings.Reuse
+	reuse := r.KeepAlive && !p.poisoned && whole && !bc.conn.Pending() && x.snap.Settings.Reuse
 	x.bc = nil
 	x.settle(fault)
 	if reuse && !bc.live.Draining() {

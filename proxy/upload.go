@@ -11,7 +11,9 @@ import (
 type requestBody struct {
 	held    []byte // goes out together with the head
 	end     int    // where in the exchange's buffer the request ends, as far as it is there
-	more    bool   // there is more to come; what has been taken of that cannot be sent again
+	more    bool   // the client has not sent all of it, or nobody has taken it yet
+	kept    []byte // what was taken after held, for another attempt; at most bodyBuffer bytes
+	lost    bool   // more than that was taken: there can be no other attempt
 	left    int64  // of a body of known length, what is still to come
 	chunked bool
 	chunks  http1.Chunked // follows a chunked body; stands after held
@@ -20,7 +22,7 @@ type requestBody struct {
 // prepareBody looks at what came with the head.
 func (x *exchange) prepareBody() failure {
 	b := &x.body
-	b.left, b.chunked, b.more = 0, false, false
+	b.left, b.chunked, b.more, b.lost = 0, false, false, false
 	rest := x.in[x.head:x.have]
 	switch n := x.req.Length; {
 	case n == 0:
@@ -82,6 +84,9 @@ type upload struct {
 	why     failure    // why the body broke off, for the exchange that is interrupted with errUpload
 }
 
+// uploading reports whether the backend has not got all of the request.
+func (x *exchange) uploading() bool { return x.body.more || x.up.task != nil }
+
 func (x *exchange) startUpload() {
 	x.up.why = failure{}
 	x.up.waiting = false
@@ -122,6 +127,9 @@ func (u *upload) Run() {
 			x.task.Wake()
 		}
 	}()
+	if len(x.body.kept) > 0 && !u.write(x.body.kept, &f) {
+		return
+	}
 	for x.body.more {
 		step := u.step()
 		if step.failed() || u.task.Interrupted() != nil {
@@ -181,23 +189,55 @@ func (u *upload) step() failure {
 		b.more = true
 		return failure{reason: BodyTooLarge}
 	}
-	more := b.more
-	b.more = true // until the backend's socket has it
-	if _, err := x.bc.conn.Write(buf[:n]); err != nil {
-		switch {
-		case u.task.Interrupted() != nil:
-		case err == loop.ErrTimeout:
-			return failure{reason: BackendStalled}
-		default:
-			// The backend does not want the rest. It may have said why: the exchange reads on, and sees the end of
-			// the connection if it has not.
-			u.task.Interrupt(err)
-		}
-		return failure{}
+	x.keepForRetry(buf[:n])
+	var f failure
+	u.write(buf[:n], &f)
+	return f
+}
+
+// write sends bytes to the backend and reports whether it took them.
+func (u *upload) write(b []byte, f *failure) bool {
+	x := u.x
+	_, err := x.bc.conn.Write(b)
+	switch {
+	case err == nil:
+		x.bc.stats.BytesSent.Add(uint64(len(b)))
+		return true
+	case u.task.Interrupted() != nil:
+		*f = failure{}
+	case err == loop.ErrTimeout:
+		*f = failure{reason: BackendStalled}
+	default:
+		// The backend does not want the rest. It may have said why: the exchange reads on, and sees the end of
+		// the connection if it has not.
+		*f = failure{}
+		u.task.Interrupt(err)
 	}
-	x.bc.stats.BytesSent.Add(uint64(n))
-	b.more = more
-	return failure{}
+	return false
+}
+
+// keepForRetry keeps what was taken of the body as long as another attempt may need it.
+func (x *exchange) keepForRetry(taken []byte) {
+	b := &x.body
+	if b.lost {
+		return
+	}
+	if x.retry == 0 || x.answered || !x.req.Idempotent() || len(b.kept)+len(taken) > bodyBuffer {
+		b.lost = true
+		x.freeKept()
+		return
+	}
+	if b.kept == nil {
+		b.kept = x.w.takeBuffer()[:0]
+	}
+	b.kept = append(b.kept, taken...)
+}
+
+func (x *exchange) freeKept() {
+	if x.body.kept != nil {
+		x.w.giveBuffer(x.body.kept)
+		x.body.kept = nil
+	}
 }
 
 func (u *upload) readFailure(err error) failure {

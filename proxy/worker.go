@@ -33,6 +33,7 @@ type worker struct {
 	buffers   loop.Pool[[]byte]
 	idle      []idleList // by Live.ID
 	random    *rand.ChaCha8
+	asking    int // exchanges in askAgain
 	trim      loop.Timer
 
 	drained func()      // called once there is no client left; set when stopping
