@@ -222,6 +222,9 @@ func (s *Server) serve() error {
 		}
 		s.log.Info("listening", "listener", l.name, "address", l.Addr().String())
 	}
+	for _, p := range *s.pools.Load() {
+		s.log.Info("pool", "pool", p.Name, "strategy", p.strategy, "backends", len(p.Snapshot().All))
+	}
 	s.state.CompareAndSwap(starting, running)
 	s.log.Info("ready", "version", s.opt.Version, "workers", s.group.Len(), "took", time.Since(s.started).Round(time.Millisecond))
 	return nil

@@ -136,7 +136,7 @@ func introduction(s *server.Server, f *fleet, moved []string) string {
 		line("metrics, status", webURL(a)+"/metrics, /status")
 	}
 	if len(moved) > 0 {
-		fmt.Fprintf(&b, "\nNot free, so others were taken: %s\n", strings.Join(moved, ", "))
+		fmt.Fprintf(&b, "\nPorts that were not free:\n\n  %s\n", strings.Join(moved, "\n  "))
 	}
 	b.WriteString("\nCtrl-C ends it.\n\n")
 	return b.String()
@@ -172,7 +172,7 @@ func (p *portFinder) listen(network, address string) (net.Listener, error) {
 	if ln, err = net.Listen(network, net.JoinHostPort(host, "0")); err != nil {
 		return nil, err
 	}
-	p.moved = append(p.moved, fmt.Sprintf("%s for %s", ln.Addr(), address))
+	p.moved = append(p.moved, fmt.Sprintf("%-22s %s", address, "is now "+ln.Addr().String()))
 	return ln, nil
 }
 
