@@ -19,6 +19,7 @@ type Conn struct {
 	dirty    bool // on the loop's list of those to flush
 	eager    bool // on the loop's list of those whose handler need not wait
 	accepted bool // came by a listener
+	enrolled bool // the poller tells of its events
 	watchFIN bool
 	reads    uint8 // in this round; see maxReads
 	round    uint32

@@ -14,10 +14,9 @@ import (
 
 // socket is what a Conn knows of the system.
 type socket struct {
-	fd       int32
-	gen      int32         // tells it from an earlier one of the same descriptor
-	enrolled bool          // in the epoll set
-	lost     syscall.Errno // what broke the stream; the kernel says it once, then calls it an end
+	fd   int32
+	gen  int32         // tells it from an earlier one of the same descriptor
+	lost syscall.Errno // what broke the stream; the kernel says it once, then calls it an end
 }
 
 // enrollAfter is how long a connection that is only watched for its end may stay out of the epoll set. Most

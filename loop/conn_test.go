@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"unsafe"
 )
 
 // TestBackPressure has a writer that is held back by a reader: what is under way never exceeds what the
@@ -339,5 +340,13 @@ func TestInterruptedFlushDropsItsBuffers(t *testing.T) {
 	all, _ := io.ReadAll(c)
 	if n := len(bytes.TrimLeft(all, "a")); n != 0 {
 		t.Errorf("%d bytes of %d were sent after Flush had returned", n, len(all))
+	}
+}
+
+// TestConnSize: a hundred thousand idle connections are to fit into tens of MB, and 256 bytes is a size class of the
+// allocator's: one word more costs 32 bytes each.
+func TestConnSize(t *testing.T) {
+	if size := unsafe.Sizeof(Conn{}); unsafe.Sizeof(uintptr(0)) == 8 && !portable && size > 256 {
+		t.Errorf("a Conn takes %d bytes", size)
 	}
 }

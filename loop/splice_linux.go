@@ -155,6 +155,7 @@ func (c *Conn) drain(p pipe, held int) (left int, waited bool, err error) {
 			case syscall.EINTR:
 			case syscall.EAGAIN:
 				c.writable = false
+				c.enroll()
 				c.stalled()
 			default:
 				c.broken = true
