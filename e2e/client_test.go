@@ -30,6 +30,7 @@ type answer struct {
 	body     string
 	instance string
 	err      error
+	closes   bool // the answer says that it is the connection's last
 	begun    bool // a byte of the answer came before err
 	dialing  bool // err is of making the connection
 }
@@ -104,6 +105,10 @@ func (c *conn) send(method, path, body string, header ...string) error {
 
 // receive reads an answer, and closes the connection when it says so or is cut off.
 func (c *conn) receive(method string) (a answer) {
+	if c.Conn == nil {
+		a.err = net.ErrClosed
+		return a
+	}
 	a.begun = true
 	if _, err := c.r.Peek(1); err != nil {
 		a.err, a.begun = err, false
@@ -116,7 +121,7 @@ func (c *conn) receive(method string) (a answer) {
 		c.close()
 		return a
 	}
-	a.status, a.header, a.instance = resp.StatusCode, resp.Header, resp.Header.Get("X-Instance")
+	a.status, a.header, a.closes, a.instance = resp.StatusCode, resp.Header, resp.Close, resp.Header.Get("X-Instance")
 	b, err := io.ReadAll(resp.Body)
 	a.body, a.err, a.trailer = string(b), err, resp.Trailer
 	if err != nil || resp.Close {

@@ -12,15 +12,16 @@ import (
 	"time"
 )
 
-// write sends bytes as they are.
+// write sends bytes as they are. It may be called on any goroutine.
 func (c *conn) write(t testing.TB, s string) {
 	t.Helper()
 	if err := c.dial(); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c.Conn, s); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
 
