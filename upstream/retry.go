@@ -2,12 +2,11 @@ package upstream
 
 import "sync"
 
-// The budget of retries: in any retryWindow, retryShare of the requests and retryFree more. It keeps a pool whose
+// The budget of retries: in any retryWindow, Settings.RetryShare of the requests and retryFree more. It keeps a pool whose
 // backends all fail from being sent every request three times, which is how a failure lasts (Envoy's retry budget has
 // the same share).
 const (
 	retryWindow = 10e9 // ns
-	retryShare  = .2
 	retryFree   = 3
 	retrySlots  = 10
 )
@@ -30,14 +29,18 @@ type retrySlot struct {
 
 // AllowRetry reports whether a request may be sent once more at time now, ns, and if so counts that.
 func (p *Pool) AllowRetry(now int64) bool {
+	snap := p.snap.Load()
+	if snap.Settings.RetryShare >= 1 {
+		return true
+	}
 	r := &p.retry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	total := r.past
-	for _, b := range p.snap.Load().All {
+	for _, b := range snap.All {
 		total += b.begun()
 	}
-	return r.allow(now, total)
+	return r.allow(now, total, snap.Settings.RetryShare)
 }
 
 // begun is the number of requests that went to the backend first.
@@ -57,10 +60,10 @@ func (r *budget) gone(b *Backend) {
 }
 
 // allow is AllowRetry with the number of requests that have begun so far.
-func (r *budget) allow(now int64, total uint64) bool {
+func (r *budget) allow(now int64, total uint64, share float64) bool {
 	const width = int64(retryWindow / retrySlots)
 	retries, requests := r.inWindow(now, total)
-	if float64(retries) >= retryShare*requests+retryFree {
+	if float64(retries) >= share*requests+retryFree {
 		return false
 	}
 	slot := &r.slots[now/width%retrySlots]

@@ -12,6 +12,7 @@ type Settings struct {
 	IdleTimeout     time.Duration // of an idle connection to a backend
 	Reuse           bool          // keep connections to backends open for the next request
 	Retries         int           // further attempts after the first
+	RetryShare      float64       // share of the requests in 10 s that may be retried, besides 3; 1 or more is no limit
 	Hash            HashKey       // what the hash strategy looks at
 
 	QueueLen     int           // requests that may wait while all are at MaxInflight; 0: twice the places; < 0: none
@@ -33,6 +34,7 @@ func DefaultSettings() *Settings {
 		IdleTimeout:     4 * time.Second,
 		Reuse:           true,
 		Retries:         2,
+		RetryShare:      .2,
 		QueueTimeout:    5 * time.Second,
 		HoldRequests:    1024,
 		HoldBytes:       64 << 20,
