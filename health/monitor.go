@@ -1,0 +1,256 @@
+package health
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lb/upstream"
+)
+
+// Options are what a Monitor needs of the world. The zero value is right.
+type Options struct {
+	Log     *slog.Logger   // nil: nothing is logged
+	OnEvent func(Event)    // told of each event, in order, from one goroutine; nil: nobody
+	Probe   Probe          // in place of what Check says
+	Chance  func() float64 // a number in [0, 1), for what is spread by chance
+}
+
+// Monitor checks the backends of one pool, ejects those whose requests fail, and lets them back.
+type Monitor struct {
+	pool *upstream.Pool
+	opt  Options
+
+	hungry  atomic.Bool // watches were told that requests wait for somebody to be ready
+	running sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows, and all ejections; taken before the pool's locks
+	check   Check
+	passive Passive
+	watches map[*upstream.Live]*watch
+	panic   bool // what was last told of it
+
+	events struct {
+		sync.Mutex
+		list  []Event
+		more  chan struct{} // has room for one
+		ended chan struct{}
+	}
+}
+
+// New begins to check the backends of p: all of them at once.
+func New(p *upstream.Pool, c Check, pas Passive, opt Options) *Monitor {
+	if opt.Chance == nil {
+		opt.Chance = rand.Float64
+	}
+	m := &Monitor{pool: p, opt: opt, watches: map[*upstream.Live]*watch{}}
+	m.events.more = make(chan struct{}, 1)
+	m.events.ended = make(chan struct{})
+	go m.tell()
+	m.Update(c, pas)
+	p.SetWatcher(m)
+	return m
+}
+
+// Update is to be called when the pool's backends have changed, or its checks. Backends that stay keep what is known
+// about them; if their check is another they are asked at once by the new one, and are what they were until that has
+// seen enough.
+func (m *Monitor) Update(c Check, pas Passive) {
+	c = c.complete()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	other := !c.equal(&m.check)
+	m.check, m.passive = c, pas.complete()
+	probe := m.opt.Probe
+	if probe == nil {
+		probe = c.probe()
+	}
+	was := m.watches
+	m.watches = map[*upstream.Live]*watch{}
+	for _, b := range m.pool.Snapshot().All {
+		w := was[b.Live]
+		delete(was, b.Live)
+		switch {
+		case w == nil:
+			w = &watch{m: m, b: b, kick: make(chan struct{}, 1)}
+		case other:
+			w.stop()
+		default:
+			m.watches[b.Live] = w
+			continue
+		}
+		m.watches[b.Live] = w
+		w.start(c, probe)
+	}
+	for _, w := range was {
+		w.stop()
+	}
+	m.notePanic()
+}
+
+// Close ends all checks and returns when everything has been told. What is known about the backends stays.
+func (m *Monitor) Close() {
+	m.pool.SetWatcher(nil)
+	m.mu.Lock()
+	all := m.watches
+	m.watches = nil
+	m.mu.Unlock()
+	for _, w := range all {
+		w.stop()
+	}
+	m.running.Wait()
+	close(m.events.more)
+	<-m.events.ended
+}
+
+// Waiting implements upstream.Watcher.
+func (m *Monitor) Waiting() {
+	if m.hungry.Swap(true) {
+		return // all are on their way
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.watches {
+		w.wake()
+	}
+}
+
+// isHungry reports whether requests wait because nobody is ready.
+func (m *Monitor) isHungry() bool {
+	if m.pool.Waiting() > 0 && len(m.pool.Snapshot().Ready) == 0 {
+		return true
+	}
+	m.hungry.Store(false)
+	return false
+}
+
+// Fault implements upstream.Watcher. It runs on a loop: it computes, but waits for nothing.
+func (m *Monitor) Fault(b *upstream.Backend, o upstream.Outcome) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watches[b.Live]
+	if w == nil || m.passive.Off {
+		return
+	}
+	if o.Fault == upstream.FaultRefused && b.Addr.Local() {
+		// On this machine that is proof: the kernel says that nobody listens.
+		w.dead()
+		return
+	}
+	if w.out != nil {
+		return
+	}
+	faults, requests := w.faults.fault(o.Now, int64(m.passive.Window), ended(b))
+	if m.passive.tooMany(faults, requests) && m.ejected() < mayEject(m.members()) {
+		w.eject(ejection{connect: o.Fault == upstream.FaultConnect || o.Fault == upstream.FaultRefused},
+			fmt.Sprintf("%d of %d requests failed within %v, the last by fault %q", faults, requests, m.passive.Window, o.Fault))
+	}
+}
+
+// ended is the number of requests that ended on b and say something about it.
+func ended(b *upstream.Backend) uint64 {
+	n := uint64(0)
+	for loop := range b.Loops() {
+		s := b.Stats(loop)
+		for i := range s.Requests {
+			n += s.Requests[i].Load()
+		}
+		n -= s.Faults[upstream.FaultClient].Load()
+	}
+	return n
+}
+
+// members is the number of backends that would share the load if all were well.
+func (m *Monitor) members() (n int) {
+	for _, b := range m.pool.Snapshot().All {
+		if b.Weight > 0 && b.Life().Wanted == upstream.In {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Monitor) ejected() (n int) {
+	for _, w := range m.watches {
+		if w.out != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Status is what is known about a backend from asking it.
+type Status struct {
+	Checked time.Time // when it was last asked; zero: never
+	Took    time.Duration
+	Err     error     // what was wrong then
+	Streak  int       // checks in a row that said the same
+	Ejected time.Time // until when; zero: it is not
+	Why     string    // it is ejected
+}
+
+// Status is what is known about b.
+func (m *Monitor) Status(b *upstream.Backend) Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watches[b.Live]
+	if w == nil {
+		return Status{}
+	}
+	s := w.last
+	if w.out != nil {
+		s.Ejected, s.Why = w.out.until, w.why
+	}
+	return s
+}
+
+// notePanic tells of a change between using only ready backends and using all. The caller holds m.mu.
+func (m *Monitor) notePanic() {
+	if is := m.pool.Snapshot().Panic; is != m.panic {
+		m.panic = is
+		what := FailOpenOver
+		if is {
+			what = FailOpen
+		}
+		m.emit(Event{What: what})
+	}
+}
+
+// emit hands an event to tell: whoever makes one may be a loop, and a log can block.
+func (m *Monitor) emit(e Event) {
+	e.Time, e.Pool = time.Now(), m.pool.Name
+	m.events.Lock()
+	m.events.list = append(m.events.list, e)
+	m.events.Unlock()
+	select {
+	case m.events.more <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Monitor) tell() {
+	defer close(m.events.ended)
+	for open := true; open; {
+		_, open = <-m.events.more
+		m.events.Lock()
+		list := m.events.list
+		m.events.list = nil
+		m.events.Unlock()
+		for i := range list {
+			if m.opt.Log != nil {
+				list[i].log(m.opt.Log)
+			}
+			if m.opt.OnEvent != nil {
+				m.opt.OnEvent(list[i])
+			}
+		}
+	}
+}
+
+// jittered is d, changed by up to part of it by chance.
+func (m *Monitor) jittered(d time.Duration, part float64) time.Duration {
+	return time.Duration(float64(d) * (1 + part*(2*m.opt.Chance()-1)))
+}
