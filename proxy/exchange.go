@@ -254,10 +254,13 @@ func (x *exchange) mayRetry(f *failure) bool {
 			return true // and again, until every backend has been tried
 		}
 	case ConnectTimeout:
-	case BackendClosed, BackendUnready:
+	case BackendClosed:
 		if !x.repeatable() {
 			return false
 		}
+	case BackendUnready: // see unready
+		x.retry--
+		return true
 	default:
 		return false
 	}
@@ -272,13 +275,17 @@ func (x *exchange) mayRetry(f *failure) bool {
 func (x *exchange) repeatable() bool { return !x.body.lost && x.req.Idempotent() }
 
 // unready reports whether a 503 is better tried elsewhere than passed on: it is that of an instance which warms up or
-// goes away, the request may be repeated, and there is somebody else.
+// goes away, the request may be repeated, and there is somebody else. One with Retry-After is the application's word to
+// the client.
 func (x *exchange) unready() bool {
-	if x.resp.Status != 503 || x.retry == 0 || !x.repeatable() || len(x.route.Pool.Snapshot().Ready) < 2 {
+	if x.resp.Status != 503 || x.retry == 0 || !x.repeatable() || x.resp.Has(http1.FieldRetryAfter) ||
+		x.sel.Tried() >= len(x.route.Pool.Snapshot().Ready) {
 		return false
 	}
 	b := x.lease.Backend()
-	return !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(x.w.loop.Now()) < 1
+	now := x.w.loop.Now()
+	goes := !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(now) < 1
+	return goes && x.route.Pool.AllowRetry(now)
 }
 
 // attempt sends the request to one backend and passes its answer on. Without a failure the request has been

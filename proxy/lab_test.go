@@ -76,6 +76,7 @@ func newLab(t testing.TB, backends []string, options ...option) *lab {
 	}
 	p.pool.IdleTimeout = time.Minute // so that only tests about it meet it
 	p.pool.HoldTimeout, p.pool.QueueTimeout = 0, 0
+	p.pool.RetryShare = 1
 	for _, o := range options {
 		o(&p)
 	}

@@ -8,6 +8,14 @@ import (
 	"lb/loop"
 )
 
+const (
+	// spliceFrom is how much of a body must be left for it to be moved inside the kernel: below, the extra system
+	// calls cost more than copying.
+	spliceFrom = 128 << 10
+	// spliceStep is how much of it is moved at a time, in memory of the kernel's, as long as the peer takes it at once.
+	spliceStep = 256 << 10
+)
+
 // pump passes a response body from the backend to the client.
 type pump struct {
 	x        *exchange
@@ -15,6 +23,7 @@ type pump struct {
 	left     int64 // of a body of known length, or http1.LengthChunked or LengthUntilClose
 	chunks   http1.Chunked
 	done     bool
+	step     int  // how much splice moves at a time
 	poisoned bool // bytes came after the answer: nobody knows what the connection says next
 }
 
@@ -32,6 +41,12 @@ func (p *pump) run(head, data []byte) failure {
 			if err := x.await(&by); err != nil {
 				return p.cut(err)
 			}
+		}
+		if p.left >= spliceFrom {
+			f = p.splice()
+			continue
+		}
+		if x.back == nil {
 			x.back = x.w.takeBuffer()
 		}
 		b := x.back
@@ -53,6 +68,36 @@ func (p *pump) run(head, data []byte) failure {
 		f = p.take(nil, b[:n])
 	}
 	return f
+}
+
+// splice moves what there is without taking it into the process.
+func (p *pump) splice() failure {
+	x := p.x
+	conn := x.bc.conn
+	x.freeBack()
+	if p.step == 0 {
+		p.step = spliceStep
+	}
+	n, waited, err := x.w.loop.Splice(x.c.conn, conn, int(min(p.left, int64(p.step))))
+	p.left -= int64(n)
+	p.done = p.left == 0
+	x.bytesOut += int64(n)
+	x.bc.stats.BytesReceived.Add(uint64(n))
+	x.lease.Park(x.w.loop.Now())
+	switch {
+	case err == nil:
+	case x.c.conn.Flush() != nil:
+		return x.clientFailure(err)
+	default:
+		return p.cut(err)
+	}
+	if waited {
+		p.step = loop.SlowSplice
+	}
+	if !p.done && x.w.loop.Yield() != nil {
+		return x.interruption()
+	}
+	return failure{}
 }
 
 // take sends what belongs to the body of data, behind head.
