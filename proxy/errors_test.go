@@ -122,7 +122,7 @@ func TestHalfRequests(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	o := newOrigin(t, echo)
+	o := newOrigin(t, patient(echo))
 	l := newLab(t, []string{o.addr}, func(p *plan) {
 		p.MaxHeaderBytes, p.MaxHeaderFields, p.MaxBody = 1000, 10, 100
 	})

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"runtime"
 	"strings"
 	"testing"
 
@@ -184,10 +183,7 @@ func TestHalfClosedClient(t *testing.T) {
 
 // A pile of clients that come and go at any point leaves nothing behind.
 func TestClientsComeAndGo(t *testing.T) {
-	o := newOrigin(t, func(p *peer) {
-		p.fatal = func(string, ...any) { runtime.Goexit() } // whose request breaks off
-		echo(p)
-	})
+	o := newOrigin(t, patient(echo))
 	l := newLab(t, []string{o.addr, refusing(t)})
 	stream := get("/1") + request("POST", "/2", strings.Repeat("x", 100)) +
 		"PUT /3 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"

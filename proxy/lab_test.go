@@ -462,6 +462,14 @@ func (o *origin) run(serve func(*peer)) {
 	}
 }
 
+// patient makes an origin that does not mind when a request breaks off.
+func patient(serve func(*peer)) func(*peer) {
+	return func(p *peer) {
+		p.fatal = func(string, ...any) { runtime.Goexit() }
+		serve(p)
+	}
+}
+
 // fail is Fatalf for the origin's own goroutines.
 func (o *origin) fail(format string, args ...any) {
 	o.mu.Lock()
