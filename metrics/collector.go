@@ -25,6 +25,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range backendFamilies {
 		ch <- f.desc
 	}
+	for _, f := range poolFamilies {
+		ch <- f.desc
+	}
 	for _, f := range listenerFamilies {
 		ch <- f.desc
 	}
@@ -49,7 +52,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if c.src.Pools != nil {
 		for _, p := range c.src.Pools() {
 			pool := pair("pool", p.Name)
-			for _, b := range p.Snapshot().All {
+			state := &poolState{p, p.Snapshot(), p.Queue()}
+			for _, f := range poolFamilies {
+				out.add(f.kind, f.desc, f.value(state), []*dto.LabelPair{pool})
+			}
+			for _, b := range state.snap.All {
 				t := sum(b)
 				collectBackend(&out, t, pool)
 				ch <- &duration{t: &t.latency, labels: []*dto.LabelPair{pair("backend", b.Name), pool}}

@@ -16,7 +16,7 @@ type backendSum struct {
 	faults   [upstream.Faults]uint64
 	latency  upstream.HistogramSnapshot
 
-	picks, retries            uint64
+	picks, retries, failOpen  uint64
 	opened, reused, connError uint64
 	open, idle                int64
 	sent, received            uint64
@@ -35,6 +35,7 @@ func sum(b *upstream.Backend) *backendSum {
 		t.latency.Add(&s.Latency)
 		t.picks += s.Picks.Load()
 		t.retries += s.Retries.Load()
+		t.failOpen += s.FailOpen.Load()
 		t.opened += s.ConnsOpened.Load()
 		t.reused += s.ConnsReused.Load()
 		t.connError += s.ConnErrors.Load()
@@ -64,6 +65,7 @@ func gauge[T any](name, help string, labels []string, value func(T) float64) fam
 // Label names are in alphabetical order everywhere, as label pairs have to be.
 var (
 	ofBackend  = []string{"backend", "pool"}
+	ofPool     = []string{"pool"}
 	ofListener = []string{"listener"}
 )
 
@@ -98,6 +100,12 @@ var backendFamilies = []family[*backendSum]{
 		func(t *backendSum) float64 { return truth(t.life.Probed != upstream.Down && t.life.Ejected.IsZero()) }),
 	gauge("lb_backend_draining", "1 if the backend only finishes what it has.", ofBackend,
 		func(t *backendSum) float64 { return truth(t.life.Wanted != upstream.In) }),
+	counter("lb_backend_ejections_total", "Times that the backend was ejected for its failures.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Ejections()) }),
+	counter("lb_backend_returns_total", "Times that an ejection of the backend ended.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Returns()) }),
+	counter("lb_backend_fail_open_picks_total", "Attempts sent to the backend although it was ejected, because nobody was ready.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.failOpen) }),
 	gauge("lb_backend_weight", "Weight of the backend against the others of its pool.", ofBackend,
 		func(t *backendSum) float64 { return float64(t.Weight) }),
 }
@@ -115,6 +123,32 @@ var (
 	buildDesc = prometheus.NewDesc("lb_build_info",
 		"Always 1; the labels say which lb this is.", []string{"goversion", "version"}, nil)
 )
+
+var poolFamilies = []family[*poolState]{
+	gauge("lb_pool_fail_open", "1 if no backend is ready and requests go to all that are not known to be dead.", ofPool,
+		func(p *poolState) float64 { return truth(p.snap.Panic) }),
+	gauge("lb_pool_ready_backends", "Backends that may be sent new requests.", ofPool,
+		func(p *poolState) float64 { return float64(len(p.snap.Ready)) }),
+	gauge("lb_pool_waiting_requests", "Requests that wait for a backend.", ofPool,
+		func(p *poolState) float64 { return float64(p.queue.Waiting) }),
+	counter("lb_pool_waits_total", "Requests that had to wait for a backend.", ofPool,
+		func(p *poolState) float64 { return float64(p.queue.Waits) }),
+	counter("lb_pool_wait_seconds_total", "Time that requests waited for a backend, counted when the wait is over.", ofPool,
+		func(p *poolState) float64 { return float64(p.queue.Waited) / 1e9 }),
+	counter("lb_pool_wait_timeouts_total", "Requests that waited for a backend in vain, until their deadline.", ofPool,
+		func(p *poolState) float64 { return float64(p.queue.Timeouts) }),
+	counter("lb_pool_queue_full_total", "Requests that could not wait for a backend because too many did.", ofPool,
+		func(p *poolState) float64 { return float64(p.queue.Full) }),
+	counter("lb_pool_retries_refused_total", "Retries that were left out because there had been too many.", ofPool,
+		func(p *poolState) float64 { return float64(p.RetriesRefused()) }),
+}
+
+// poolState is a pool at the time of a scrape.
+type poolState struct {
+	*upstream.Pool
+	snap  *upstream.Snapshot
+	queue upstream.QueueStats
+}
 
 var listenerFamilies = []family[*ListenerStats]{
 	counter("lb_listener_connections_accepted_total", "Connections accepted from clients.", ofListener,

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -96,6 +97,9 @@ func TestQueueOrderUnderLoad(t *testing.T) {
 						t.Errorf("ticket %d after %d", x.w.ticket, last)
 					}
 					last = x.w.ticket
+				}
+				if x.rnd.IntN(8) == 0 {
+					runtime.Gosched() // so that others meet it
 				}
 				l.Done(Outcome{Now: x.now, Status: 200})
 			}

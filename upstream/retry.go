@@ -1,6 +1,9 @@
 package upstream
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // The budget of retries: in any retryWindow, Settings.RetryShare of the requests and retryFree more. It keeps a pool whose
 // backends all fail from being sent every request three times, which is how a failure lasts (Envoy's retry budget has
@@ -18,6 +21,8 @@ type budget struct {
 	slots [retrySlots]retrySlot
 	last  retrySlot // the one whose place was taken last
 	past  uint64    // requests of backends that have left
+
+	refused atomic.Uint64
 }
 
 // retrySlot is a tenth of the window.
@@ -40,8 +45,15 @@ func (p *Pool) AllowRetry(now int64) bool {
 	for _, b := range snap.All {
 		total += b.begun()
 	}
-	return r.allow(now, total, snap.Settings.RetryShare)
+	if !r.allow(now, total, snap.Settings.RetryShare) {
+		r.refused.Add(1)
+		return false
+	}
+	return true
 }
+
+// RetriesRefused is how often AllowRetry said no.
+func (p *Pool) RetriesRefused() uint64 { return p.retry.refused.Load() }
 
 // begun is the number of requests that went to the backend first.
 func (l *Live) begun() uint64 {

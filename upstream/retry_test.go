@@ -92,4 +92,7 @@ func TestAllowRetry(t *testing.T) {
 	if got := ask(50); got != 23 {
 		t.Errorf("%d allowed of 100 requests, want 23", got)
 	}
+	if n := p.RetriesRefused(); n != 27 {
+		t.Errorf("%d refused, want 27", n)
+	}
 }
