@@ -1,31 +1,15 @@
 package loop
 
-import "io"
+// SlowSplice is how much to move at a time to a peer that has to be waited for.
+const SlowSplice = 64 << 10
 
-// copyBuffer is what copying holds for as long as it lasts.
-const copyBuffer = 64 << 10
-
-// copyN is Splice by way of a buffer.
-func copyN(dst, src *Conn, n int64) (moved int64, err error) {
-	b := make([]byte, copyBuffer)
-	for moved != n {
-		if n >= 0 && n-moved < int64(len(b)) {
-			b = b[:n-moved]
-		}
-		k, err := src.Read(b)
-		if err == io.EOF && n < 0 {
-			return moved, nil
-		}
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			return moved, err
-		}
-		if _, err := dst.Write(b[:k]); err != nil {
-			return moved, err
-		}
-		moved += int64(k)
+// copySome is Splice by way of a buffer.
+func (l *Loop) copySome(dst, src *Conn, most int) (n int, waited bool, err error) {
+	b := make([]byte, min(most, SlowSplice))
+	if n, err = src.TryRead(b); n == 0 || err != nil {
+		return 0, false, err
 	}
-	return moved, nil
+	round := l.round
+	_, err = dst.Write(b[:n])
+	return n, l.round != round, err
 }

@@ -12,16 +12,8 @@ import (
 // pipe is what bytes pass through on their way from one socket to another inside the kernel.
 type pipe struct{ r, w int }
 
-const (
-	// pipeSize is what a pipe may hold: the most that a process without privileges may ask for.
-	pipeSize = 1 << 20
-	// firstFill is how much goes through the pipe at first. Each time dst takes it at once it may be twice as much;
-	// what waits for a slow peer is no more than slowFill, as it takes the kernel's memory.
-	firstFill = 256 << 10
-	slowFill  = 64 << 10
-	// spliceTurn is how much one call moves in a round before everybody else is let first.
-	spliceTurn = 1 << 20
-)
+// pipeSize is what a pipe may hold: the most that a process without privileges may ask for.
+const pipeSize = 1 << 20
 
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
@@ -37,7 +29,7 @@ func (l *Loop) getPipe() (pipe, bool) {
 	}
 	p := pipe{fds[0], fds[1]}
 	if _, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
-		if size, err := unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0); err != nil || size < slowFill {
+		if size, err := unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0); err != nil || size < SlowSplice {
 			closePipe(p)
 			return pipe{}, false
 		}
@@ -50,67 +42,39 @@ func closePipe(p pipe) {
 	unix.Close(p.w)
 }
 
-// Splice moves n bytes (n < 0: all up to the end of the stream) from src to dst and returns how many dst's socket
-// has taken. It waits as Read and Write do, and ends with io.ErrUnexpectedEOF if src ends before n bytes.
-// After an error dst may miss bytes that src has given. While it waits for src it holds no pipe.
-func (l *Loop) Splice(dst, src *Conn, n int64) (moved int64, err error) {
+// Splice moves what src has, up to most bytes, to dst inside the kernel. It does not wait for src: it returns 0 and
+// nil when there is nothing, and io.EOF at the end of the stream. It does wait for dst to take it, as Write does, and
+// says whether it had to: then the caller does well to move less at a time, SlowSplice bytes, as what waits takes the
+// kernel's memory. After an error dst may miss bytes that src has given; if it was dst's, dst.Flush returns it.
+func (l *Loop) Splice(dst, src *Conn, most int) (n int, waited bool, err error) {
 	if err := dst.Flush(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	fill := firstFill
-	for turn := int64(0); moved != n; {
-		if err := src.Wait(); err != nil {
-			return moved, err
-		}
-		if src.closed {
-			return moved, ErrClosed
-		}
-		if moved-turn >= spliceTurn {
-			turn = moved
-			if err := l.Yield(); err != nil {
-				return moved, err
-			}
-			continue
-		}
-		p, ok := l.getPipe()
-		if !ok {
-			if n >= 0 {
-				n -= moved
-			}
-			k, err := copyN(dst, src, n)
-			return moved + k, err
-		}
-		most := fill
-		if n >= 0 && n-moved < int64(most) {
-			most = int(n - moved)
-		}
-		k, err := src.spliceFrom(p, most)
-		if k == 0 {
-			l.pipes.Put(p)
-			switch {
-			case err == errAgain:
-				continue
-			case err == io.EOF && n < 0:
-				return moved, nil
-			case err == io.EOF:
-				err = io.ErrUnexpectedEOF
-			}
-			return moved, err
-		}
-		left, waited, err := dst.drain(p, k)
-		moved += int64(k - left)
-		if err != nil {
-			closePipe(p)
-			return moved, err
-		}
+	if src.closed {
+		return 0, false, ErrClosed
+	}
+	if !src.readable {
+		return 0, false, nil
+	}
+	p, ok := l.getPipe()
+	if !ok {
+		return l.copySome(dst, src, most)
+	}
+	n, err = src.spliceFrom(p, min(most, pipeSize))
+	if n == 0 {
 		l.pipes.Put(p)
-		if waited {
-			fill = slowFill
-		} else {
-			fill = min(2*fill, pipeSize)
+		if err == errAgain {
+			err = nil
 		}
+		return 0, false, err
 	}
-	return moved, nil
+	left, waited, err := dst.drain(p, n)
+	if err != nil {
+		closePipe(p)
+		return n - left, waited, err
+	}
+	l.pipes.Put(p)
+	return n, waited, nil
 }
 
 // spliceFrom fills an empty pipe with what there is.

@@ -39,6 +39,37 @@ func relayed(tb testing.TB, copyAll func(dst, src *Conn) error) (in, out *net.TC
 	return in, c.(*net.TCPConn)
 }
 
+// moveAll splices n bytes, or all up to the end of the stream if n is negative.
+func moveAll(dst, src *Conn, n int64) (moved int64, err error) {
+	most := 1 << 20
+	for moved != n {
+		if n >= 0 {
+			most = int(min(int64(most), n-moved))
+		}
+		if err := src.Wait(); err != nil {
+			return moved, err
+		}
+		k, waited, err := src.Loop().Splice(dst, src, most)
+		moved += int64(k)
+		if err == io.EOF && n < 0 {
+			return moved, nil
+		}
+		if err == io.EOF {
+			return moved, io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return moved, err
+		}
+		if waited {
+			most = SlowSplice
+		}
+		if err := src.Loop().Yield(); err != nil {
+			return moved, err
+		}
+	}
+	return moved, nil
+}
+
 // TestSpliceMovesExactly moves a stream in pieces of given length and the rest, unequal to any buffer's.
 func TestSpliceMovesExactly(t *testing.T) {
 	want := make([]byte, 9<<20+12345)
@@ -46,16 +77,15 @@ func TestSpliceMovesExactly(t *testing.T) {
 		want[i] = byte(i * 31 >> 8)
 	}
 	in, out := relayed(t, func(dst, src *Conn) error {
-		l := src.Loop()
 		for _, n := range []int64{0, 1, 1000, 3<<20 + 1} {
-			if moved, err := l.Splice(dst, src, n); moved != n || err != nil {
+			if moved, err := moveAll(dst, src, n); moved != n || err != nil {
 				t.Errorf("%d of %d: %v", moved, n, err)
 			}
 			if err := dst.Queue([]byte("<"), []byte(">")); err != nil { // goes before the next
 				t.Error(err)
 			}
 		}
-		moved, err := l.Splice(dst, src, -1)
+		moved, err := moveAll(dst, src, -1)
 		if rest := int64(len(want) - 1 - 1000 - (3<<20 + 1)); moved != rest || err != nil {
 			t.Errorf("%d of %d: %v", moved, rest, err)
 		}
@@ -84,7 +114,7 @@ func TestSpliceMovesExactly(t *testing.T) {
 func TestSpliceOfTooShortAStream(t *testing.T) {
 	done := make(chan error, 1)
 	in, out := relayed(t, func(dst, src *Conn) error {
-		moved, err := src.Loop().Splice(dst, src, 100)
+		moved, err := moveAll(dst, src, 100)
 		if moved != 7 {
 			t.Errorf("%d moved", moved)
 		}
@@ -134,7 +164,7 @@ func TestSpliceEnds(t *testing.T) {
 						test.do(dst, src, task, outConn)
 					}), nil)
 				}
-				_, err := l.Splice(dst, src, -1)
+				_, err := moveAll(dst, src, -1)
 				errs <- err
 				task.ClearInterrupt()
 				if test.full && !dst.Closed() { // bytes are missing: nothing may follow them
@@ -168,7 +198,7 @@ func TestSpliceEnds(t *testing.T) {
 func BenchmarkRelay(b *testing.B) {
 	relays := map[string]func(dst, src *Conn) error{
 		"splice": func(dst, src *Conn) error {
-			_, err := src.Loop().Splice(dst, src, -1)
+			_, err := moveAll(dst, src, -1)
 			return err
 		},
 	}
