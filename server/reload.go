@@ -106,8 +106,8 @@ func (s *Server) prepare(p *plan) (*change, error) {
 
 // commit puts a change into force; it cannot fail. It returns the backends that get nothing new from now on.
 //
-// A pool that is gone is only taken out of the routes: exchanges that matched before still find its backends, and go
-// on as they would have.
+// Pools that are gone are emptied after the routes to them: an exchange that matched before, and finds nobody there,
+// looks at the new routes.
 func (s *Server) commit(c *change) (left []*upstream.Backend) {
 	old := *s.pools.Load()
 	for i, pp := range c.plan.pools {
@@ -124,12 +124,12 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 	s.pools.Store(&c.pools)
 	s.proxy.Update(proxySettings(&c.plan.cfg.Server, c.table, s.access))
 	s.cfg.Store(c.plan.cfg)
-	s.proxy.Forget(left)
 	for _, p := range old {
 		if s.pool(p.Name) == nil {
-			s.proxy.Forget(p.Snapshot().All)
+			left = append(left, p.Update(nil, nil, nil)...)
 		}
 	}
+	s.proxy.Forget(left)
 	return left
 }
 
