@@ -312,16 +312,21 @@ func (p *peer) chunked() (data, trailers string) {
 func (p *peer) answer() (head, body string) {
 	p.t.Helper()
 	head = p.head()
+	return head, p.body(head)
+}
+
+// body reads the body of an answer with that head.
+func (p *peer) body(head string) (body string) {
+	p.t.Helper()
 	switch v := field(head, "Content-Length"); {
 	case v != "":
 		n, _ := strconv.Atoi(v)
-		body = p.take(n)
+		return p.take(n)
 	case field(head, "Transfer-Encoding") == "chunked":
 		body, _ = p.chunked()
-	default:
-		body = p.rest()
+		return body
 	}
-	return head, body
+	return p.rest()
 }
 
 // status reads an answer and wants its status to be n.
