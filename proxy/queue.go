@@ -37,7 +37,8 @@ func (x *exchange) queue(err error, last *failure) (upstream.Lease, failure) {
 	case upstream.ErrBusy:
 		none, limit = failure{reason: Overloaded}, int64(set.QueueTimeout)
 	case upstream.ErrTried:
-		if none = *last; last.reason != ConnectFailed {
+		// BackendClosed counts against the retries of the request, so that one that kills backends is not sent for ever.
+		if none = *last; last.reason != ConnectFailed && last.reason != BackendClosed {
 			return upstream.Lease{}, none
 		}
 	}
