@@ -108,18 +108,22 @@ func (p *Proxy) Listeners() []*Listener {
 	return append([]*Listener(nil), p.listeners...)
 }
 
-// Shutdown stops accepting, tells clients to close their connections as they use them, and waits until the
-// requests and tunnels that are under way have ended. When ctx ends first it cuts what is left, and returns
-// ctx.Err().
+// Shutdown stops accepting, tells clients to close their connections as they use them and those of tunnels to
+// connect again, and waits until all requests and tunnels have ended. When ctx ends first it cuts what is left,
+// and returns ctx.Err().
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.stopping.Store(true)
 	for _, l := range p.Listeners() {
 		l.Close()
 	}
+	half := time.Hour
+	if at, ok := ctx.Deadline(); ok {
+		half = time.Until(at) / 2
+	}
 	var left sync.WaitGroup
 	for _, w := range p.workers {
 		left.Add(1)
-		w.loop.Post(func() { w.drain(left.Done) })
+		w.loop.Post(func() { w.drain(left.Done, half) })
 	}
 	done := make(chan struct{})
 	go func() {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"time"
 
 	"lb/loop"
 	"lb/upstream"
@@ -19,8 +20,12 @@ type tunnel struct {
 	out    way   // from the client to the backend
 	back   way
 	ended  bool
-	why    failure
 	entry  *entry // for the access log, nil without one
+
+	frames  frames     // of what goes to the client
+	leaving bool       // the client is to be told to connect again, between two frames
+	told    bool       // it has been; what the backend still says is dropped
+	close   loop.Timer // ends the tunnel if the client does not
 }
 
 // way is one direction of a tunnel.
@@ -53,6 +58,7 @@ func (x *exchange) upgrade(head, have int) failure {
 	t := &tunnel{w: x.w, client: x.c, bc: x.bc, lease: x.lease, idle: int64(x.snap.Settings.TunnelIdle), moved: now}
 	t.out = way{t: t, from: x.c.conn, to: x.bc.conn, bytes: int64(len(early))}
 	t.back = way{t: t, from: x.bc.conn, to: x.c.conn, bytes: int64(have - head)}
+	t.frames.feed(x.back[head:have])
 	t.entry = x.entry()
 	t.lease.Tunnel()
 	x.leased, x.bc = false, nil
@@ -112,8 +118,14 @@ func (d *way) Run() {
 		}
 		if err == nil {
 			t.moved = t.w.loop.Now()
-			d.bytes += int64(n)
-			_, err = d.to.Write(b[:n])
+			send := b[:n]
+			if d == &t.back {
+				send = t.before(send)
+			}
+			d.bytes += int64(len(send))
+			if _, err = d.to.Write(send); err == nil && d == &t.back {
+				err = t.goodbye()
+			}
 		}
 		if err != nil {
 			d.busy = false
@@ -145,6 +157,69 @@ func (d *way) failure() failure {
 	return failure{reason: BackendCut}
 }
 
+// goodbyeFor is how long a client that was told to go may take.
+const goodbyeFor = 2 * time.Second
+
+// leave tells the client to connect again, as soon as the backend has finished what it says, and then ends the tunnel.
+func (t *tunnel) leave() {
+	if t.leaving || t.ended {
+		return
+	}
+	t.leaving = true
+	t.w.loop.AfterFunc(&t.close, t.w.loop.Now()+int64(goodbyeFor), func() { t.end(failure{}) })
+	if t.back.busy {
+		return // its task sees to it
+	}
+	t.back.busy = true
+	t.back.from.Await(nil) // nobody else writes to the client meanwhile
+	t.w.loop.Go(leaver{t}, t.client.conn)
+}
+
+// leaver says goodbye on a tunnel on which the backend is silent.
+type leaver struct{ t *tunnel }
+
+func (l leaver) Run() {
+	t := l.t
+	if err := t.goodbye(); err != nil {
+		t.back.busy = false
+		t.end(failure{})
+		return
+	}
+	if !t.ended {
+		t.back.await()
+	}
+}
+
+// before is what of b still goes to the client: all, or when the client is about to be told to go, whole frames only.
+func (t *tunnel) before(b []byte) []byte {
+	if t.told {
+		return nil
+	}
+	between := t.frames.between()
+	whole := t.frames.feed(b)
+	switch {
+	case !t.leaving:
+		return b
+	case whole > 0:
+		t.frames = frames{} // what follows is dropped
+		return b[:whole]
+	case between:
+		t.frames = frames{}
+		return nil
+	}
+	return b
+}
+
+// goodbye sends the close frame if it is time for it.
+func (t *tunnel) goodbye() error {
+	if !t.leaving || t.told || t.ended || !t.frames.between() {
+		return nil
+	}
+	t.told = true
+	_, err := t.client.conn.Write(restart)
+	return err
+}
+
 // abort ends the tunnel from outside.
 func (t *tunnel) abort() { t.end(failure{reason: Stopped}) }
 
@@ -154,6 +229,7 @@ func (t *tunnel) end(why failure) {
 		return
 	}
 	t.ended = true
+	t.w.loop.Stop(&t.close)
 	fault := upstream.FaultNone
 	if why.failed() {
 		t.client.stats().answers[why.reason].Inc()

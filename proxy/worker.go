@@ -84,8 +84,10 @@ func (w *worker) accept(ln *Listener, conn *loop.Conn) {
 }
 
 // drain lets the clients go: see Proxy.Shutdown.
-func (w *worker) drain(done func()) {
+func (w *worker) drain(done func(), most time.Duration) {
 	w.drained = done
+	ts := w.tunnels(nil)
+	w.leave(ts, min(most, time.Duration(len(ts)*len(w.proxy.workers))*leavePace), w.index)
 	w.grace = new(loop.Timer)
 	w.loop.AfterFunc(w.grace, w.loop.Now()+int64(idleGrace), w.closeIdle)
 	w.checkDrained()
