@@ -261,3 +261,32 @@ func TestHungry(t *testing.T) {
 		})
 	}
 }
+
+// TestHungryLater: requests that waited for a place begin to wait for anybody when the backend dies.
+func TestHungryLater(t *testing.T) {
+	play(t, "a b", DefaultCheck(), Passive{}, func(l *lab) {
+		one := specs("a b")
+		one[0].MaxInflight = 1
+		l.p.Update(one, nil, nil)
+		l.set("b", errRefused)
+		l.at(20*sec + 10*ms) // b is down, and was just asked
+		l.wantReady("a")
+		var s [2]upstream.Selection
+		for i := range s {
+			s[i].Reset(l.now(), 0)
+		}
+		lease, err := l.p.Acquire(&s[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &upstream.Waiter{Wake: func() {}}
+		if _, err := l.p.Acquire(&s[1]); !errors.Is(err, upstream.ErrBusy) || !l.p.Wait(w, &s[1]) {
+			t.Fatal(err)
+		}
+		l.set("a", errRefused)
+		l.set("b", nil)
+		lease.Done(upstream.Outcome{Now: l.now(), Fault: upstream.FaultRefused})
+		l.at(20*sec + 110*ms)
+		l.wantReady("b")
+	})
+}

@@ -88,7 +88,7 @@ func (m *Monitor) Update(c Check, pas Passive) {
 	for _, w := range was {
 		w.stop()
 	}
-	m.notePanic()
+	m.changed()
 }
 
 // Close ends all checks and returns when everything has been told. What is known about the backends stays.
@@ -113,6 +113,10 @@ func (m *Monitor) Waiting() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.wakeAll()
+}
+
+func (m *Monitor) wakeAll() {
 	for _, w := range m.watches {
 		w.wake()
 	}
@@ -120,11 +124,13 @@ func (m *Monitor) Waiting() {
 
 // isHungry reports whether requests wait because nobody is ready.
 func (m *Monitor) isHungry() bool {
-	if m.pool.Waiting() > 0 && len(m.pool.Snapshot().Ready) == 0 {
+	is := func() bool { return m.pool.Waiting() > 0 && len(m.pool.Snapshot().Ready) == 0 }
+	if is() {
 		return true
 	}
+	// Who begins to wait now either finds the flag down, and wakes all, or is seen by the second look.
 	m.hungry.Store(false)
-	return false
+	return is()
 }
 
 // Fault implements upstream.Watcher. It runs on a loop: it computes, but waits for nothing.
@@ -207,8 +213,11 @@ func (m *Monitor) Status(b *upstream.Backend) Status {
 	return s
 }
 
-// notePanic tells of a change between using only ready backends and using all. The caller holds m.mu.
-func (m *Monitor) notePanic() {
+// changed looks at what a change of a backend meant for the pool. The caller holds m.mu.
+func (m *Monitor) changed() {
+	if m.isHungry() && !m.hungry.Swap(true) {
+		m.wakeAll() // those who wait did so for somebody who is no longer ready
+	}
 	if is := m.pool.Snapshot().Panic; is != m.panic {
 		m.panic = is
 		what := FailOpenOver

@@ -128,7 +128,7 @@ func (w *watch) set(p upstream.Probed, err error) {
 	case upstream.Down:
 		w.emit(Event{What: WentDown, Why: err.Error()})
 	}
-	w.m.notePanic()
+	w.m.changed()
 }
 
 // hungryPause is between probes while requests wait for somebody to be ready.
@@ -233,7 +233,7 @@ func (w *watch) heed(err error) {
 	default:
 		return
 	}
-	w.m.notePanic()
+	w.m.changed()
 }
 
 // dead ejects the backend because it refused a connection. The caller holds Monitor.mu.
@@ -245,7 +245,7 @@ func (w *watch) dead() {
 	case !w.out.dead:
 		w.out.dead, w.why = true, why
 		w.m.pool.SetDead(w.b, w.out.until)
-		w.m.notePanic()
+		w.m.changed()
 	}
 }
 
@@ -263,7 +263,7 @@ func (w *watch) eject(e ejection, why string) {
 		m.pool.SetEjected(w.b, e.until)
 	}
 	w.emit(Event{What: Ejected, Why: why, Until: e.until})
-	m.notePanic()
+	m.changed()
 	w.urgent = true
 	w.wake()
 }
@@ -274,7 +274,7 @@ func (w *watch) comeBack(why string) {
 	w.faults = window{}
 	w.m.pool.SetEjected(w.b, time.Time{})
 	w.emit(Event{What: Returned, Why: why})
-	w.m.notePanic()
+	w.m.changed()
 }
 
 func (w *watch) wake() {

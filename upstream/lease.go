@@ -1,5 +1,10 @@
 package upstream
 
+import (
+	"errors"
+	"syscall"
+)
+
 // Selection is one exchange's wish for a backend, and what it has tried. The caller keeps one per exchange and resets
 // it: passed through an interface it would otherwise be allocated for each request.
 type Selection struct {
@@ -192,6 +197,15 @@ const (
 
 func (f Fault) String() string {
 	return [...]string{"none", "connect", "refused", "timeout", "reset", "malformed", "status", "client"}[f]
+}
+
+// ConnectFault is the fault of a connection that could not be made for err.
+func ConnectFault(err error) Fault {
+	// A unix socket whose process has ended is either still there, or has been removed.
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+		return FaultRefused
+	}
+	return FaultConnect
 }
 
 // Blames reports whether the fault is the backend's.

@@ -176,6 +176,7 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 	}
 	p.startRamps(s)
 	p.snap.Store(s)
+	p.rampOver() // who ramped may have left
 	if p.Waiting() > 0 {
 		p.freed(0)
 	}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -10,13 +11,13 @@ import (
 //
 //	l, err := p.Acquire(s)
 //	if err is ErrBusy or ErrNoBackend and p.Wait(w, s) {
-//		for err != nil {
+//		for err is ErrBusy or ErrNoBackend {
 //			wait for Wake; at the deadline, or when the client goes: p.Leave(w, …) and give up
 //			l, err = p.Acquire(s)
 //		}
 //	}
 //
-// From Wait until Acquire succeeds or Leave is called, s belongs to the wait: it must not be Reset.
+// From Wait until Acquire succeeds or says ErrTried, or Leave is called, s belongs to the wait: it must not be Reset.
 type Waiter struct {
 	// Wake says that it is the waiter's turn to Acquire. It is called from any goroutine, also from within Wait, with
 	// locks of the pool held: it only passes the news on, as Loop.Post does, and calls nothing of the pool. It may
@@ -95,6 +96,9 @@ const (
 //
 // How many may wait is Settings.HoldRequests while nobody is ready, or a backend without limit is; otherwise waiting
 // is for one of MaxInflight places, and Settings.QueueLen is the bound.
+//
+// A request that waits while nobody is ready may be sent to whoever is ready first, also if it has been there: what it
+// has tried is forgotten.
 func (p *Pool) Wait(w *Waiter, s *Selection) bool {
 	q := &p.queue
 	q.mu.Lock()
@@ -107,6 +111,9 @@ func (p *Pool) Wait(w *Waiter, s *Selection) bool {
 		q.mu.Unlock()
 		q.full.Add(1)
 		return false
+	}
+	if len(snap.Ready) == 0 {
+		s.Forget()
 	}
 	q.tickets++
 	w.sel, w.ticket, w.since, s.waiter = s, q.tickets, s.Now, w
@@ -182,7 +189,7 @@ func (p *Pool) acquireQueued(s *Selection) (Lease, error) {
 	q.owed--
 	switch {
 	case w == nil:
-	case err == nil:
+	case err == nil || errors.Is(err, ErrTried):
 		p.left(w, s.Now)
 	default:
 		q.insert(w)
@@ -249,14 +256,20 @@ func (b *Backend) free() int64 {
 	return max(0, burst-l.Active())
 }
 
-// canServe reports whether a ready backend that s has not tried has room, or is without limit when beyond is set.
+// canServe reports whether a ready backend that s has not tried has room, or is without limit when beyond is set; or
+// s has tried all of them, so that there is nothing more to wait for.
 func (n *Snapshot) canServe(s *Selection, beyond bool) bool {
+	untried := false
 	for _, b := range n.Ready {
-		if !s.Has(b.Live) && (b.free() > 0 || beyond && b.MaxInflight <= 0 && !b.Draining()) {
+		if s.Has(b.Live) {
+			continue
+		}
+		if b.free() > 0 || beyond && b.MaxInflight <= 0 && !b.Draining() {
 			return true
 		}
+		untried = true
 	}
-	return false
+	return !untried
 }
 
 // queueBound is how many may wait.

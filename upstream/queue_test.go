@@ -258,3 +258,35 @@ func TestQueueRetry(t *testing.T) {
 	c.want("5")
 	c.expect("1", "tried")
 }
+
+// TestQueueNothingLeft: when all that a waiter has not tried go away, it hears that there is nothing to wait for.
+func TestQueueNothingLeft(t *testing.T) {
+	p := limited("a:1 b:1", nil)
+	c := newCrowd(t, p)
+	c.expect("1", "a")
+	c.expect("2", "b")
+	c.goes("1")
+	c.expect("1", "waits") // for b
+	c.want("")
+	p.SetProbed(backend(t, p, "a"), Up) // the only one
+	c.want("1")
+	c.expect("1", "tried")
+	c.expect("3", "a")
+	if p.Waiting() != 0 {
+		t.Errorf("%d waiting", p.Waiting())
+	}
+}
+
+// TestHoldForgets: a request that was refused everywhere is sent to the first that is back, also if it has been there.
+func TestHoldForgets(t *testing.T) {
+	p := newPool("a")
+	c := newCrowd(t, p)
+	c.expect("1", "a")
+	c.person("1").lease.Done(Outcome{Fault: FaultRefused})
+	p.SetDead(backend(t, p, "a"), time.Unix(1, 0))
+	c.expect("1", "waits")
+	c.want("")
+	p.SetEjected(backend(t, p, "a"), time.Time{})
+	c.want("1")
+	c.expect("1", "a")
+}

@@ -68,7 +68,7 @@ func (p *Pool) startRamps(next *Snapshot) {
 // rampOver clears the flag when no backend ramps any more. A ramp that begins meanwhile sets it after its own value,
 // which is why it is looked for again after clearing.
 func (p *Pool) rampOver() {
-	if p.anyRamps() {
+	if p.attention.Load()&ramping == 0 || p.anyRamps() {
 		return
 	}
 	p.attention.And(^int64(ramping))

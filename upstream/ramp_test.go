@@ -111,7 +111,21 @@ func TestRampEnds(t *testing.T) {
 			t.Errorf("at %d s: %s, want %s", c.now/sec, got, c.want)
 		}
 	}
-	if p.attention.Load() != 0 {
-		t.Errorf("attention %x left", p.attention.Load())
+	for why, f := range map[string]func(){
+		"over":     func() {},
+		"down":     func() { p.SetProbed(a, Down) },
+		"has left": func() { p.Update(specs("b c"), nil, nil) },
+	} {
+		p.Update(specs("b c"), nil, nil)
+		p.Update(specs("a b c"), nil, nil)
+		a = backend(t, p, "a")
+		if a.Share(30*sec) != rampLeast || p.attention.Load() == 0 {
+			t.Errorf("%s: does not ramp", why)
+		}
+		f()
+		a.Share(60 * sec)
+		if p.attention.Load() != 0 {
+			t.Errorf("%s: attention %x left", why, p.attention.Load())
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -71,5 +72,28 @@ func TestFailOpen(t *testing.T) {
 		if n := w.b.Stats(0).FailOpen.Load(); n != w.failOpen || w.b.Ejections() != w.ejections || w.b.Returns() != w.returns {
 			t.Errorf("%s: %d picks in panic, %d ejections, %d returns; want %d %d %d", w.b.Name, n, w.b.Ejections(), w.b.Returns(), w.failOpen, w.ejections, w.returns)
 		}
+	}
+}
+
+func TestConnectFault(t *testing.T) {
+	for _, c := range []struct {
+		network, address string
+		want             Fault
+	}{
+		{"unix", t.TempDir() + "/none", FaultRefused},
+		{"tcp", "127.0.0.1:99999", FaultConnect},
+	} {
+		_, err := net.Dial(c.network, c.address)
+		if got := ConnectFault(err); got != c.want {
+			t.Errorf("%v: %v, want %v", err, got, c.want)
+		}
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	if _, err := net.Dial("tcp", ln.Addr().String()); ConnectFault(err) != FaultRefused {
+		t.Error(err)
 	}
 }
