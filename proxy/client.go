@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"net/netip"
 
 	"lb/loop"
 )
@@ -14,11 +15,12 @@ type client struct {
 	ln         *Listener
 	next, prev *client // in the worker's list
 
-	x       *exchange // being served; nil between requests
-	tunnel  *tunnel   // after an upgrade
-	resting bool      // waits for the first byte of a request
-	gone    bool      // closed and off the list
-	linger  int64     // until when it is read on, after lb closed its side
+	x       *exchange  // being served; nil between requests
+	tunnel  *tunnel    // after an upgrade
+	resting bool       // waits for the first byte of a request
+	gone    bool       // closed and off the list
+	owner   netip.Addr // whom the connection counts for, if that is limited
+	linger  int64      // until when it is read on, after lb closed its side
 }
 
 func (c *client) stats() *listenerShard { return &c.ln.shards[c.w.index] }
@@ -85,6 +87,7 @@ func (c *client) forget() {
 	}
 	c.gone = true
 	c.stats().open.Dec()
+	c.w.proxy.limits.exit(c)
 	c.prev.next, c.next.prev = c.next, c.prev
 	c.w.checkDrained()
 }

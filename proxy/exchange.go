@@ -431,7 +431,7 @@ func (x *exchange) finish() bool {
 func (x *exchange) identify() {
 	x.client = x.peer
 	x.trust = false
-	if len(x.set.Trusted) == 0 || !x.trusted(x.peer) {
+	if len(x.set.Trusted) == 0 || !x.set.trusts(x.peer) {
 		return
 	}
 	x.trust = true
@@ -452,20 +452,11 @@ func (x *exchange) identify() {
 				return // whatever is left of it, nobody we trust wrote
 			}
 			x.client = a
-			if !x.trusted(a) {
+			if !x.set.trusts(a) {
 				return
 			}
 		}
 	}
-}
-
-func (x *exchange) trusted(a netip.Addr) bool {
-	for _, p := range x.set.Trusted {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // parseForwarded reads an entry of X-Forwarded-For: an address, in some proxies' hands with a port.

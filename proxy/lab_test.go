@@ -186,8 +186,14 @@ func (l *lab) answered(r Reason, n uint64) {
 // idle waits until the lab's backends have n idle connections, and as many open.
 func (l *lab) idle(n int64) {
 	l.t.Helper()
+	var open, idle int64
+	defer func() {
+		if l.t.Failed() {
+			l.t.Logf("%d are open, %d idle", open, idle)
+		}
+	}()
 	eventually(l.t, fmt.Sprintf("%d idle connections, none other", n), func() bool {
-		var open, idle int64
+		open, idle = 0, 0
 		for _, b := range l.pool.Snapshot().All {
 			o, i := conns(b)
 			open, idle = open+o, idle+i
@@ -270,7 +276,7 @@ func (p *peer) take(n int) string {
 	p.t.Helper()
 	b := make([]byte, n)
 	if k, err := io.ReadFull(p.br, b); err != nil {
-		p.fatal("%s: %v after %q", p.who, err, b[:k])
+		p.fatal("%s: %v after %q", p.who, err, cutShort(string(b[:k])))
 	}
 	return string(b)
 }

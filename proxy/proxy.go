@@ -10,6 +10,7 @@ package proxy
 
 import (
 	"context"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"sync"
@@ -33,9 +34,22 @@ type Settings struct {
 	IdleTimeout   time.Duration // of a client's connection between requests
 	WriteTimeout  time.Duration // that a peer may take nothing of what is sent to it
 
+	MaxConns          int // clients' connections in all, 0: any
+	MaxConnsPerClient int // of one address, trusted proxies apart; 0: any
+
 	MaxHeaderBytes  int   // of a request head
 	MaxHeaderFields int   // of a request head
 	MaxBody         int64 // bytes of a request body, 0: any
+}
+
+// trusts reports whether a is the address of a trusted proxy.
+func (s *Settings) trusts(a netip.Addr) bool {
+	for _, p := range s.Trusted {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // Defaults are the Settings of a configuration that sets nothing.
@@ -60,6 +74,7 @@ type Proxy struct {
 	settings atomic.Pointer[Settings]
 	workers  []*worker
 	stopping atomic.Bool
+	limits   limits
 
 	mu        sync.Mutex
 	listeners []*Listener // guarded by mu; those that were closed stay for their counters
@@ -68,6 +83,7 @@ type Proxy struct {
 // New makes a proxy on the loops of g.
 func New(g *loop.Group, s *Settings) *Proxy {
 	p := &Proxy{group: g}
+	p.limits.seed = maphash.MakeSeed()
 	p.settings.Store(s)
 	for i := range g.Len() {
 		w := newWorker(p, g.Loop(i))

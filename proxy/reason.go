@@ -11,27 +11,28 @@ type Reason uint8
 
 // The reasons. None is for answers of the application.
 const (
-	None            Reason = iota
-	BadRequest             // the request broke the rules; the log has a code of its own for each
-	HeaderTimeout          // the request head did not come in time
-	BodyTimeout            // the request body stopped coming
-	BodyTooLarge           // more than max_body
-	NoRoute                // no route for this host and path
-	NoBackend              // no backend of the pool may be used
-	Exhausted              // lb is out of descriptors, ports or memory for a connection to a backend
-	Overloaded             // all backends were at max_inflight for too long, or too many requests waited already
-	ConnectFailed          // no backend accepted a connection
-	ConnectTimeout         // the backend did not accept in time
-	ResponseTimeout        // no response head in time
-	BackendClosed          // the backend closed or reset the connection before it answered
-	BackendUnready         // the backend answered 503 while it warmed up or went away, and nobody else took the request
-	BadResponse            // the backend's response made no sense
-	BackendCut             // the backend broke off in the middle of its answer
-	BackendStalled         // the backend stopped in the middle of its answer, or took nothing of the request
-	ClientGone             // the client went away
-	ClientStalled          // the client stopped reading the answer
-	Stopped                // lb was told to stop and the grace was over
-	InternalError          // lb itself failed: a bug
+	None               Reason = iota
+	BadRequest                // the request broke the rules; the log has a code of its own for each
+	HeaderTimeout             // the request head did not come in time
+	BodyTimeout               // the request body stopped coming
+	BodyTooLarge              // more than max_body
+	TooManyConnections        // over max_connections or max_connections_per_client
+	NoRoute                   // no route for this host and path
+	NoBackend                 // no backend of the pool may be used
+	Exhausted                 // lb is out of descriptors, ports or memory for a connection to a backend
+	Overloaded                // all backends were at max_inflight for too long, or too many requests waited already
+	ConnectFailed             // no backend accepted a connection
+	ConnectTimeout            // the backend did not accept in time
+	ResponseTimeout           // no response head in time
+	BackendClosed             // the backend closed or reset the connection before it answered
+	BackendUnready            // the backend answered 503 while it warmed up or went away, and nobody else took the request
+	BadResponse               // the backend's response made no sense
+	BackendCut                // the backend broke off in the middle of its answer
+	BackendStalled            // the backend stopped in the middle of its answer, or took nothing of the request
+	ClientGone                // the client went away
+	ClientStalled             // the client stopped reading the answer
+	Stopped                   // lb was told to stop and the grace was over
+	InternalError             // lb itself failed: a bug
 	reasons
 )
 
@@ -41,26 +42,27 @@ var answers = [reasons]struct {
 	status int
 	fault  upstream.Fault
 }{
-	BadRequest:      {"bad_request", 400, upstream.FaultClient},
-	HeaderTimeout:   {"header_timeout", 408, upstream.FaultClient},
-	BodyTimeout:     {"body_timeout", 408, upstream.FaultClient},
-	BodyTooLarge:    {"body_too_large", 413, upstream.FaultClient},
-	NoRoute:         {"no_route", 404, upstream.FaultNone},
-	NoBackend:       {"no_backend", 503, upstream.FaultNone},
-	Exhausted:       {"exhausted", 503, upstream.FaultClient},
-	Overloaded:      {"overloaded", 503, upstream.FaultNone},
-	ConnectFailed:   {"connect_failed", 502, upstream.FaultConnect},
-	ConnectTimeout:  {"connect_timeout", 504, upstream.FaultConnect},
-	ResponseTimeout: {"response_timeout", 504, upstream.FaultTimeout},
-	BackendClosed:   {"backend_closed", 502, upstream.FaultReset},
-	BackendUnready:  {"backend_unready", 503, upstream.FaultStatus},
-	BadResponse:     {"bad_response", 502, upstream.FaultMalformed},
-	BackendCut:      {"backend_cut", 502, upstream.FaultReset},
-	BackendStalled:  {"backend_stalled", 504, upstream.FaultTimeout},
-	ClientGone:      {"client_gone", 499, upstream.FaultClient},
-	ClientStalled:   {"client_stalled", 499, upstream.FaultClient},
-	Stopped:         {"stopped", 503, upstream.FaultClient},
-	InternalError:   {"internal_error", 500, upstream.FaultClient},
+	BadRequest:         {"bad_request", 400, upstream.FaultClient},
+	HeaderTimeout:      {"header_timeout", 408, upstream.FaultClient},
+	BodyTimeout:        {"body_timeout", 408, upstream.FaultClient},
+	BodyTooLarge:       {"body_too_large", 413, upstream.FaultClient},
+	TooManyConnections: {"too_many_connections", 503, upstream.FaultNone},
+	NoRoute:            {"no_route", 404, upstream.FaultNone},
+	NoBackend:          {"no_backend", 503, upstream.FaultNone},
+	Exhausted:          {"exhausted", 503, upstream.FaultClient},
+	Overloaded:         {"overloaded", 503, upstream.FaultNone},
+	ConnectFailed:      {"connect_failed", 502, upstream.FaultConnect},
+	ConnectTimeout:     {"connect_timeout", 504, upstream.FaultConnect},
+	ResponseTimeout:    {"response_timeout", 504, upstream.FaultTimeout},
+	BackendClosed:      {"backend_closed", 502, upstream.FaultReset},
+	BackendUnready:     {"backend_unready", 503, upstream.FaultStatus},
+	BadResponse:        {"bad_response", 502, upstream.FaultMalformed},
+	BackendCut:         {"backend_cut", 502, upstream.FaultReset},
+	BackendStalled:     {"backend_stalled", 504, upstream.FaultTimeout},
+	ClientGone:         {"client_gone", 499, upstream.FaultClient},
+	ClientStalled:      {"client_stalled", 499, upstream.FaultClient},
+	Stopped:            {"stopped", 503, upstream.FaultClient},
+	InternalError:      {"internal_error", 500, upstream.FaultClient},
 }
 
 // Reasons is the number of reasons, None included.

@@ -80,7 +80,15 @@ func (w *worker) accept(ln *Listener, conn *loop.Conn) {
 	c.prev.next, c.next.prev = c, c
 	set := w.proxy.settings.Load()
 	conn.SetStallTimeout(int64(set.WriteTimeout))
-	c.rest(set)
+	switch ok, answer := w.proxy.limits.enter(set, c); {
+	case ok:
+		c.rest(set)
+	case answer:
+		w.loop.Go((*turnAway)(c), conn)
+	default:
+		sh.answers[TooManyConnections].Inc()
+		c.abort()
+	}
 }
 
 // drain lets the clients go: see Proxy.Shutdown.
