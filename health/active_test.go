@@ -290,3 +290,25 @@ func TestHungryLater(t *testing.T) {
 		l.wantReady("b")
 	})
 }
+
+// TestStarved: when this process stands still, timeouts are not the backend's.
+func TestStarved(t *testing.T) {
+	play(t, "a", DefaultCheck(), Passive{}, func(l *lab) {
+		l.wantEvents("0s a up")
+		n := 0
+		l.mu.Lock()
+		l.says["a"] = func() error {
+			if n++; n%2 == 1 {
+				time.Sleep(10 * sec) // the timer said 2 s
+				return errTimeout
+			}
+			return nil
+		}
+		l.mu.Unlock()
+		l.at(10 * time.Minute)
+		l.wantEvents()
+		if s := l.m.Status(l.backend("a")); s.Err != nil {
+			t.Errorf("%+v", s)
+		}
+	})
+}

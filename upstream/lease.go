@@ -158,6 +158,9 @@ func (l *Lease) Park(now int64) bool {
 	}
 	l.b.move(one, parked)
 	l.unit = parked
+	if p := l.b.pool; p.Waiting() > 0 {
+		p.freed(0)
+	}
 	return true
 }
 

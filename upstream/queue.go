@@ -332,11 +332,21 @@ func (q *queue) remove(w *Waiter) {
 	w.next, w.prev = nil, nil
 }
 
-// freedBy is freed for an attempt that ended on b. An answer shows that b keeps up, which lets it have more.
+// freedBy is freed for an attempt that ended on b. An answer shows that b keeps up, which lets it have more; not others,
+// when it is on its way out.
 func (p *Pool) freedBy(b *Backend, f Fault) {
 	extra := int64(0)
-	if b.MaxInflight <= 0 && !f.Blames() {
+	if b.MaxInflight <= 0 && !f.Blames() && p.snap.Load().isReady(b.Live) {
 		extra = 2
 	}
 	p.freed(extra)
+}
+
+func (n *Snapshot) isReady(l *Live) bool {
+	for _, b := range n.Ready {
+		if b.Live == l {
+			return true
+		}
+	}
+	return false
 }

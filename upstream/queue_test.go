@@ -229,9 +229,23 @@ func TestBurst(t *testing.T) {
 	c.expect("256", "a")
 	c.person("1").lease.Done(Outcome{Now: 2, Fault: FaultReset})
 	c.want("") // to fail is no reason for more
-	if got := backend(t, p, "a").Load().Active(); got != burst {
+	a := backend(t, p, "a")
+	if got := a.Load().Active(); got != burst {
 		t.Errorf("%d active", got)
 	}
+	a.shards[0].newest.Add(5)
+	if !c.person("4").lease.Park(1e9) { // it only waits, and makes room
+		t.Error("not parked")
+	}
+	c.want("258")
+	c.expect("258", "a")
+	p.Update(specs("b"), nil, nil)
+	if len(c.woken) != burst {
+		t.Errorf("%d woken for b, want %d", len(c.woken), burst)
+	}
+	c.woken = nil
+	c.goes("2") // on a, which says nothing about b
+	c.want("")
 }
 
 // TestQueueRetry: a retry goes ahead of those who came after it, and is not woken for backends it has tried.
@@ -289,4 +303,28 @@ func TestHoldForgets(t *testing.T) {
 	p.SetEjected(backend(t, p, "a"), time.Time{})
 	c.want("1")
 	c.expect("1", "a")
+}
+
+// BenchmarkWait is a request that comes in vain, waits, is woken by the end of another, and goes.
+func BenchmarkWait(b *testing.B) {
+	p := limited("a:1", nil)
+	var s [2]Selection
+	var w [2]Waiter
+	var l [2]Lease
+	for i := range w {
+		w[i].Wake = func() {}
+	}
+	s[0].Reset(1, 0)
+	l[0], _ = p.Acquire(&s[0])
+	b.ReportAllocs()
+	i := 1
+	for b.Loop() {
+		s[i].Reset(1, 0)
+		if _, err := p.Acquire(&s[i]); err == nil || !p.Wait(&w[i], &s[i]) {
+			b.Fatal("no wait")
+		}
+		l[1-i].Done(Outcome{Now: 2, Latency: 1, Status: 200})
+		l[i], _ = p.Acquire(&s[i])
+		i = 1 - i
+	}
 }
