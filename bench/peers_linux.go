@@ -53,7 +53,7 @@ func extraPeer(s string) (peer, error) {
 	name, command, _ := strings.Cut(s, "=")
 	words := strings.Fields(command)
 	if name == "" || len(words) == 0 {
-		return peer{}, fmt.Errorf("-extra %q: want name=program arg ...", s)
+		return peer{}, fmt.Errorf("-extra %q: want name=program and its arguments", s)
 	}
 	return peer{name: name, program: words[0], args: func(s site) []string {
 		r := strings.NewReplacer("{port}", s.port, "{listen}", s.listen, "{origin}", s.origin, "{dir}", s.dir)

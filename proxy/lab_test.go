@@ -220,14 +220,6 @@ func (l *lab) dial() net.Conn {
 // client connects to the lab.
 func (l *lab) client() *peer { return newPeer(l.t, "client", l.dial(), l.t.Fatalf) }
 
-// ask sends a request on a connection of its own and returns the whole of what comes until its end.
-func (l *lab) ask(request string) string {
-	l.t.Helper()
-	c := l.client()
-	c.send(request)
-	return c.rest()
-}
-
 // peer is one end of a connection, driven by a script. What does not come as expected ends the test.
 type peer struct {
 	t     testing.TB
