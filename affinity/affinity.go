@@ -52,7 +52,7 @@ type Options struct {
 
 // Defaults of Options.
 const (
-	// DefaultSessions is for Socket.IO and for application cookies each. When all are in use they take 3.5 MB.
+	// DefaultSessions is for Socket.IO and for application cookies each. When all are in use they take 2.5 MB.
 	DefaultSessions = 1 << 16
 	// DefaultTTL is far longer than Socket.IO is silent (25 s between two pings), and than what a session of an
 	// application that does not ask lb takes to return for.

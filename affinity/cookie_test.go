@@ -1,10 +1,12 @@
 package affinity
 
 import (
+	"bytes"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 func TestCookies(t *testing.T) {
@@ -150,14 +152,26 @@ func FuzzCookie(f *testing.F) {
 			}
 			all = append(all, v)
 		}
+		var v Visit
+		v.Begin(a, &Request{Now: 2 * sec, Cookies: [][]byte{field}})
+		if b, _ := v.Prefer(); b != nil && !strings.Contains(string(field), tokenFor(a, b.Name)) {
+			t.Fatalf("%q is not b's", field)
+		}
+		if bytes.IndexFunc(field, unicode.IsControl) >= 0 {
+			return // no head has them, but for tabs, which net/http treats otherwise
+		}
 		if std, err := http.ParseCookie(string(field)); err == nil {
 			n := 0
 			for _, c := range std {
 				if c.Name != "lb" {
 					continue
 				}
-				if n >= len(all) || string(all[n]) != c.Value {
-					t.Fatalf("got %q, want %q as the one of number %d", all, c.Value, n)
+				want := c.Value
+				if !c.Quoted {
+					want = strings.Trim(want, " ") // as Node's cookie does, and net/http does not
+				}
+				if n >= len(all) || string(all[n]) != want {
+					t.Fatalf("got %q, want %q as the one of number %d", all, want, n)
 				}
 				n++
 			}
@@ -165,13 +179,8 @@ func FuzzCookie(f *testing.F) {
 				t.Fatalf("got %q, want %d", all, n)
 			}
 		}
-		var v Visit
-		v.Begin(a, &Request{Now: 2 * sec, Cookies: [][]byte{field}})
-		if b, _ := v.Prefer(); b != nil && !strings.Contains(string(field), tokenFor(a, b.Name)) {
-			t.Fatalf("%q is not b's", field)
-		}
 		if v, ok := setCookie(field, "lb"); ok {
-			if std, err := http.ParseSetCookie(string(field)); err == nil && std.Value != string(v) {
+			if std, err := http.ParseSetCookie(string(field)); err == nil && strings.Trim(std.Value, " ") != string(bytes.Trim(v, " ")) {
 				t.Fatalf("Set-Cookie %q, want %q", v, std.Value)
 			}
 		}

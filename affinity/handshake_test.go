@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // captured is an answer of Socket.IO 2 or 4 as it was sent, see testdata: the body without chunked framing.
@@ -354,7 +355,7 @@ func FuzzHandshake(f *testing.F) {
 		}
 		var open struct{ SID string }
 		var exact map[string]json.RawMessage
-		if packet, ok := bytes.CutPrefix(body, []byte{'0'}); ok && len(body) < maxAnswer && json.Unmarshal(packet, &exact) == nil {
+		if packet, ok := bytes.CutPrefix(body, []byte{'0'}); ok && len(body) < maxAnswer && utf8.Valid(body) && json.Unmarshal(packet, &exact) == nil {
 			want := ""
 			if json.Unmarshal(exact["sid"], &open.SID) == nil && bytes.Count(packet, []byte("sid")) == 1 && !bytes.Contains(packet, []byte(`\u`)) {
 				want = open.SID

@@ -88,14 +88,15 @@ func newAffinity(t testing.TB, p *upstream.Pool, o Options) *Affinity {
 // ask is one request, served by whom the visit prefers, or else by other. It returns who served it, what was appended, and
 // how the visit ended.
 type ask struct {
-	now     int64
-	query   string
-	cookies []string
-	other   string
-	always  bool // other serves it, whatever is preferred
-	status  int
-	set     []string // Set-Cookie fields of the answer
-	body    string
+	now       int64
+	query     string
+	cookies   []string
+	other     string
+	preflight bool
+	always    bool // other serves it, whatever is preferred
+	status    int
+	set       []string // Set-Cookie fields of the answer
+	body      string
 }
 
 type told struct {
@@ -106,7 +107,7 @@ type told struct {
 
 func (q ask) of(t testing.TB, a *Affinity) told {
 	t.Helper()
-	r := Request{Now: q.now, Query: []byte(q.query)}
+	r := Request{Now: q.now, Query: []byte(q.query), Preflight: q.preflight}
 	if r.Now == 0 {
 		r.Now = 2 * sec
 	}

@@ -59,6 +59,12 @@ func unhex(c byte) int {
 	return -1
 }
 
+// unknownSID reports whether a body of an answer of status 400 says that its session is not known: as JSON, or, to an
+// upgrade, in words.
+func unknownSID(body []byte) bool {
+	return bytes.HasPrefix(body, []byte(`{"code":1,`)) || bytes.Equal(body, []byte("Session ID unknown"))
+}
+
 // verdict is what reading the beginning of something came to.
 type verdict uint8
 

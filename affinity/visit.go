@@ -14,6 +14,8 @@ type Request struct {
 	Query   []byte     // without the '?'
 	Cookies [][]byte   // the values of the Cookie fields, in order; only where NeedsCookies
 	Header  []byte     // the value of the first field of the name that NeedsHeader gives
+
+	Preflight bool // the method is OPTIONS: the answer says nothing about sessions
 }
 
 // NeedsCookies reports whether Request.Cookies is looked at.
@@ -57,6 +59,8 @@ type Visit struct {
 	want *upstream.Backend // that one, if it may serve it now
 	only bool              // it takes nothing else
 
+	stranger uint64 // what a Socket.IO session that nobody knows will be remembered under; 0: there is none
+
 	known   uint64 // what the application's cookie is remembered under; 0: there is none
 	current bool   // lb's cookie is as it would be set for ref
 
@@ -79,10 +83,7 @@ func (v *Visit) Begin(a *Affinity, r *Request) {
 	w := a.look(r.Now)
 	if a.sids != nil && len(r.Query) > 0 {
 		if sid, ok := engineIO(r.Query); ok {
-			v.by = BySID
-			if len(sid) == 0 {
-				v.hs.asked = true
-			} else if v.asked = true; len(sid) <= 3*maxSID && v.remembered(a.sids, a.sids.keyOfQuery(sid), r.Now) {
+			if v.by = BySID; v.session(sid, r) {
 				return
 			}
 		}
@@ -97,6 +98,26 @@ func (v *Visit) Begin(a *Affinity, r *Request) {
 			v.by = ByHash
 		}
 	}
+}
+
+// session looks for the session of Socket.IO that a query names.
+func (v *Visit) session(sid []byte, r *Request) bool {
+	if len(sid) == 0 {
+		v.hs.asked = !r.Preflight
+		return false
+	}
+	v.asked = true
+	if len(sid) > 3*maxSID {
+		return false
+	}
+	key := v.a.sids.keyOfQuery(sid)
+	if v.remembered(v.a.sids, key, r.Now) {
+		return true
+	}
+	if !r.Preflight {
+		v.stranger = key
+	}
+	return false
 }
 
 // remembered looks a session up.
@@ -193,9 +214,15 @@ func (v *Visit) Answer(dst []byte, ans *Answer) []byte {
 	if v.server == nil {
 		return dst // it left the pool while it answered
 	}
-	if v.hs.asked && ans.Status == 200 {
-		v.hs.begin(ans.Encoding)
-		v.settled()
+	if ans.Status == 200 || ans.Status == 101 {
+		switch {
+		case v.stranger != 0:
+			// Where a session is not known it is refused: so here it is. lb learns what it forgot, or another lb knows.
+			v.learn(a.sids, v.stranger)
+		case v.hs.asked && ans.Status == 200:
+			v.hs.begin(ans.Encoding)
+			v.settled()
+		}
 	}
 	if ans.Status >= 502 && ans.Status <= 504 || v.by == BySID && v.ref != nil {
 		return dst
@@ -264,6 +291,14 @@ func (v *Visit) learn(t *table, key uint64) {
 	if t.put(key, v.server, v.now) {
 		v.a.shards[v.loop].Learned.Inc()
 	}
+}
+
+// MayBeElsewhere reports whether an answer, of which body is at least the beginning, says that its backend does not know the
+// Socket.IO session, while lb does not know who does. Then nothing has been done with the request, whatever its method,
+// and another backend may have the session: as often as there are others, the request can be repeated. It is so after a
+// start of lb, and where several lb take turns with one client. To be called in place of Answer.
+func (v *Visit) MayBeElsewhere(status int, body []byte) bool {
+	return v.stranger != 0 && status == 400 && unknownSID(body)
 }
 
 // Reading reports whether the answer's body is to be given to Feed.

@@ -194,7 +194,7 @@ func TestSocketIO(t *testing.T) {
 	}
 	ask{query: "EIO=4&transport=websocket&sid=S4"}.of(t, a).want(t, "b sid hit", false)
 	ask{query: "EIO=4&transport=websocket", other: "c", status: 101, body: open4("no")}.of(t, a).want(t, "c sid new", false)
-	ask{query: polling + "&sid=no", other: "c"}.of(t, a).want(t, "c sid miss", false)
+	ask{query: polling + "&sid=no", other: "c", status: 400}.of(t, a).want(t, "c sid miss", false)
 	ask{query: polling, other: "c", status: 400, body: `{"code":0,"message":"Transport unknown"}`}.of(t, a).want(t, "c sid new", false)
 	if n := a.Stats(0).Unread.Load(); n != 0 {
 		t.Errorf("%d answers were not read", n)
@@ -228,7 +228,8 @@ func TestSocketIOBesideCookie(t *testing.T) {
 	ask{query: polling + "&sid=S1", cookies: onB}.of(t, a).want(t, "b sid hit", false)
 	ask{query: polling + "&sid=S1", cookies: onC}.of(t, a).want(t, "b sid hit", false)
 	ask{query: polling + "&sid=unknown", cookies: onC}.of(t, a).want(t, "c cookie hit", false)
-	ask{query: polling + "&sid=unknown", other: "a"}.of(t, a).want(t, "a sid miss", true)
+	ask{query: polling + "&sid=unknown"}.of(t, a).want(t, "c sid hit", false)
+	ask{query: polling + "&sid=unheard", other: "a", status: 400}.of(t, a).want(t, "a sid miss", true)
 	ask{query: polling, cookies: onC, body: open4("S2")}.of(t, a).want(t, "c cookie hit", false)
 	ask{query: polling + "&sid=S2"}.of(t, a).want(t, "c sid hit", false)
 
@@ -238,6 +239,42 @@ func TestSocketIOBesideCookie(t *testing.T) {
 	if key, ok := v.HashKey(); !ok || key != upstream.KeyOf([]byte("7")) || v.By() != ByHash {
 		t.Errorf("by %s, key %x", v.By(), key)
 	}
+}
+
+// A session that lb does not know is learned where it turns out to be.
+func TestSocketIOStranger(t *testing.T) {
+	p := newPool("a b c")
+	a := newAffinity(t, p, Options{SocketIO: true})
+	elsewhere := 0
+	for _, c := range captures(t) {
+		var v Visit
+		v.Begin(a, &Request{Now: 1, Query: []byte(polling + "&sid=nobodyknowsthissid")})
+		if unknown := strings.Contains(c.name, "unknown_sid"); v.MayBeElsewhere(c.status, c.body) != unknown {
+			t.Errorf("%s: elsewhere %v", c.name, !unknown)
+		} else if unknown {
+			elsewhere++
+		}
+	}
+	if elsewhere < 4 {
+		t.Errorf("only %d captures", elsewhere)
+	}
+	const q = polling + "&sid=S1"
+	ask{query: q, other: "a", status: 400, body: `{"code":1,"message":"Session ID unknown"}`}.of(t, a).want(t, "a sid miss", false)
+	ask{query: q, other: "a", preflight: true}.of(t, a).want(t, "a sid miss", false)
+	ask{query: q, other: "b", body: "2:40"}.of(t, a).want(t, "b sid miss", false)
+	ask{query: q}.of(t, a).want(t, "b sid hit", false)
+	ask{query: polling + "&sid=S2", other: "c", status: 101}.of(t, a).want(t, "c sid miss", false)
+	ask{query: polling + "&sid=S2"}.of(t, a).want(t, "c sid hit", false)
+	var v Visit
+	v.Begin(a, &Request{Now: 1, Query: []byte(q)})
+	if v.MayBeElsewhere(400, []byte(`{"code":1,`)) {
+		t.Error("a session that is known is looked for elsewhere")
+	}
+	v.Begin(a, &Request{Now: 1, Query: []byte(polling), Preflight: true})
+	if v.Handshake() {
+		t.Error("a preflight request is a handshake")
+	}
+	ask{query: polling + "&sid=" + strings.Repeat("x", 3*maxSID+1), other: "a"}.of(t, a).want(t, "a sid miss", false)
 }
 
 // A reload keeps what is known, also when the size changes; turning it off forgets.
@@ -287,6 +324,58 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(newPool("a"), 1, 0, o, nil); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	p := newPool("a")
+	for _, c := range []struct {
+		o       Options
+		cookies bool
+		header  string
+	}{
+		{Options{SocketIO: true}, false, ""},
+		{cookieOptions(t), true, ""},
+		{Options{Kind: AppCookie, AppCookie: "sid"}, true, ""},
+		{Options{Kind: Hash}, false, ""},
+		{Options{Kind: Hash, Hash: HashKey{Source: FromCookie, Name: "u"}}, true, ""},
+		{Options{Kind: Hash, Hash: HashKey{Source: FromHeader, Name: "x-user"}}, false, "x-user"},
+	} {
+		a := newAffinity(t, p, c.o)
+		if a.NeedsCookies() != c.cookies || a.NeedsHeader() != c.header || a.Loops() != 2 {
+			t.Errorf("%+v: needs %v, %q", c.o, a.NeedsCookies(), a.NeedsHeader())
+		}
+	}
+}
+
+// A backend may leave the pool while it answers, or join it while nobody has looked.
+func TestServedByOthers(t *testing.T) {
+	p := newPool("a b")
+	a := newAffinity(t, p, cookieOptions(t))
+	var v Visit
+	r := Request{Now: 1, Query: []byte(polling)}
+	v.Begin(a, &r)
+	b := backend(t, p, "b")
+	p.Update(specs("a c"), nil, nil)
+	a.look(2)
+	if line := v.Answer(nil, &Answer{Now: 2, Backend: b, Status: 200}); len(line) > 0 || v.Reading() {
+		t.Error("a client is bound to a backend that left")
+	}
+	v.Begin(a, &r)
+	p.Update(specs("a d"), nil, nil)
+	if line := v.Answer(nil, &Answer{Now: 2, Backend: backend(t, p, "d"), Status: 200}); len(line) == 0 || !v.Reading() {
+		t.Error("a client is not bound to a backend that joined")
+	}
+	v.End()
+}
+
+func TestEvicted(t *testing.T) {
+	a := newAffinity(t, newPool("a"), Options{SocketIO: true, Sessions: 64})
+	for i := range 164 {
+		ask{query: polling, other: "a", body: open4(fmt.Sprint("S", i))}.of(t, a)
+	}
+	if n := a.Evicted(); n < 100 || n > 130 || a.Sessions("a") != 164-int64(n) {
+		t.Errorf("%d evicted, %d left", n, a.Sessions("a"))
 	}
 }
 
