@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,10 +127,20 @@ func settled(t *testing.T, n *atomic.Int64) int64 {
 	return 0
 }
 
+// bufferMax is how far the kernel lets a socket's buffer grow.
+func bufferMax(name string, usual int64) int64 {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
+	if f := strings.Fields(string(b)); err == nil && len(f) == 3 {
+		if n, err := strconv.ParseInt(f[2], 10, 64); err == nil {
+			return n
+		}
+	}
+	return usual
+}
+
 // Row 26: who does not read makes the other side's writes stop, and what lb holds meanwhile is one buffer.
 func TestBackPressure(t *testing.T) {
-	// What the kernel's buffers of two connections may hold: 4 MB to send and 6 MB received, each.
-	const kernel = 2 * (4 + 6) << 20
+	kernel := 2 * (bufferMax("tcp_wmem", 4<<20) + bufferMax("tcp_rmem", 6<<20)) // of two connections
 	t.Run("of a client", func(t *testing.T) {
 		o := newOrigin(t, nil)
 		l := newLab(t, []string{o.addr}, single)
