@@ -190,3 +190,22 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkFault is a failure of a backend that cannot be ejected, as in a pool of which everybody fails.
+func BenchmarkFault(b *testing.B) {
+	p := upstream.NewPool("app", 2, specs("A"), nil, func(r []*upstream.Backend) upstream.Strategy { return want(r) })
+	m := New(p, Check{}, Passive{}, Options{})
+	defer m.Close()
+	s := new(upstream.Selection)
+	now := int64(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		now += 1e6
+		s.Reset(now, 0)
+		l, err := p.Acquire(s)
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.Done(upstream.Outcome{Now: now, Fault: upstream.FaultStatus})
+	}
+}
