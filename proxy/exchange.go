@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"net/netip"
-	"unsafe"
 
 	"lb/http1"
 	"lb/loop"
@@ -239,55 +237,6 @@ func (x *exchange) settle(fault upstream.Fault) {
 	x.lease.Done(upstream.Outcome{Now: now, Latency: latency, Status: x.status, Fault: fault})
 }
 
-// cheap is how long, in ns, a connection may have taken to fail so that it is no loss: nothing listened there.
-const cheap = 50e6
-
-// mayRetry is the whole rule of what is tried again. Another backend is asked at once, without delay:
-// whatever nothing was sent of, and what may be repeated, is in hand, and has not been answered in part.
-func (x *exchange) mayRetry(f *failure) bool {
-	if x.answered || x.retry == 0 || x.task.Interrupted() != nil {
-		return false
-	}
-	switch f.reason {
-	case ConnectFailed, Exhausted:
-		if x.connect < cheap {
-			return true // and again, until every backend has been tried
-		}
-	case ConnectTimeout:
-	case BackendClosed:
-		if !x.repeatable() {
-			return false
-		}
-	case BackendUnready: // see unready
-		x.retry--
-		return true
-	default:
-		return false
-	}
-	if !x.route.Pool.AllowRetry(x.w.loop.Now()) {
-		return false
-	}
-	x.retry--
-	return true
-}
-
-// repeatable reports whether the request may be sent once more although a backend has got it.
-func (x *exchange) repeatable() bool { return !x.body.lost && x.req.Idempotent() }
-
-// unready reports whether a 503 is better tried elsewhere than passed on: it is that of an instance which warms up or
-// goes away, the request may be repeated, and there is somebody else. One with Retry-After is the application's word to
-// the client.
-func (x *exchange) unready() bool {
-	if x.resp.Status != 503 || x.retry == 0 || !x.repeatable() || x.resp.Has(http1.FieldRetryAfter) ||
-		x.sel.Tried() >= len(x.route.Pool.Snapshot().Ready) {
-		return false
-	}
-	b := x.lease.Backend()
-	now := x.w.loop.Now()
-	goes := !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(now) < 1
-	return goes && x.route.Pool.AllowRetry(now)
-}
-
 // attempt sends the request to one backend and passes its answer on. Without a failure the request has been
 // answered.
 func (x *exchange) attempt(b *upstream.Backend) failure {
@@ -425,49 +374,4 @@ func (x *exchange) finish() bool {
 	// What came after the request is the beginning of the next.
 	x.have = copy(x.in, x.in[x.body.end:x.have])
 	return true
-}
-
-// identify finds out who asks.
-func (x *exchange) identify() {
-	x.client = x.peer
-	x.trust = false
-	if len(x.set.Trusted) == 0 || !x.set.trusts(x.peer) {
-		return
-	}
-	x.trust = true
-	// The list grows to the right as requests pass proxies: the last address that is not a trusted proxy's is
-	// the one that a trusted proxy saw.
-	for i := len(x.req.Fields) - 1; i >= 0; i-- {
-		f := &x.req.Fields[i]
-		if f.Kind != http1.FieldXForwardedFor {
-			continue
-		}
-		rest := f.Value(x.in)
-		for len(rest) > 0 {
-			cut := bytes.LastIndexByte(rest, ',')
-			last := bytes.Trim(rest[cut+1:], " \t")
-			rest = rest[:max(cut, 0)]
-			a, err := parseForwarded(last)
-			if err != nil {
-				return // whatever is left of it, nobody we trust wrote
-			}
-			x.client = a
-			if !x.set.trusts(a) {
-				return
-			}
-		}
-	}
-}
-
-// parseForwarded reads an entry of X-Forwarded-For: an address, in some proxies' hands with a port.
-func parseForwarded(b []byte) (netip.Addr, error) {
-	s := unsafe.String(unsafe.SliceData(b), len(b)) // nobody keeps it: addresses have copies, and no one reads the errors
-	a, err := netip.ParseAddr(s)
-	if err != nil {
-		var ap netip.AddrPort
-		if ap, err = netip.ParseAddrPort(s); err == nil {
-			a = ap.Addr()
-		}
-	}
-	return a.Unmap().WithZone(""), err
 }

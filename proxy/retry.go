@@ -1,0 +1,52 @@
+package proxy
+
+import "lb/http1"
+
+// cheap is how long, in ns, a connection may have taken to fail so that it is no loss: nothing listened there.
+const cheap = 50e6
+
+// mayRetry is the whole rule of what is tried again. Another backend is asked at once, without delay:
+// whatever nothing was sent of, and what may be repeated, is in hand, and has not been answered in part.
+func (x *exchange) mayRetry(f *failure) bool {
+	if x.answered || x.retry == 0 || x.task.Interrupted() != nil {
+		return false
+	}
+	switch f.reason {
+	case ConnectFailed, Exhausted:
+		if x.connect < cheap {
+			return true // and again, until every backend has been tried
+		}
+	case ConnectTimeout:
+	case BackendClosed:
+		if !x.repeatable() {
+			return false
+		}
+	case BackendUnready: // see unready
+		x.retry--
+		return true
+	default:
+		return false
+	}
+	if !x.route.Pool.AllowRetry(x.w.loop.Now()) {
+		return false
+	}
+	x.retry--
+	return true
+}
+
+// repeatable reports whether the request may be sent once more although a backend has got it.
+func (x *exchange) repeatable() bool { return !x.body.lost && x.req.Idempotent() }
+
+// unready reports whether a 503 is better tried elsewhere than passed on: it is that of an instance which warms up or
+// goes away, the request may be repeated, and there is somebody else. One with Retry-After is the application's word to
+// the client.
+func (x *exchange) unready() bool {
+	if x.resp.Status != 503 || x.retry == 0 || !x.repeatable() || x.resp.Has(http1.FieldRetryAfter) ||
+		x.sel.Tried() >= len(x.route.Pool.Snapshot().Ready) {
+		return false
+	}
+	b := x.lease.Backend()
+	now := x.w.loop.Now()
+	goes := !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(now) < 1
+	return goes && x.route.Pool.AllowRetry(now)
+}
