@@ -13,7 +13,7 @@ import (
 )
 
 // socket is a net.Conn with a goroutine that reads ahead of the loop and one that writes behind it, the latter
-// from the first write on.
+// from the first time on that the socket does not take all.
 type socket struct {
 	nc       net.Conn
 	in       input
@@ -128,8 +128,30 @@ func (c *Conn) recv(b []byte) (int, error) {
 	return 0, errAgain
 }
 
-// send gives the output to the writer. It says that all was sent by calling sent.
+// send gives the socket what it takes, and the rest to the writer, which says that all was sent by calling sent.
 func (c *Conn) send() bool {
+	for i, b := range c.out {
+		if len(b) == 0 {
+			continue
+		}
+		n, err := tryWrite(c.nc, b)
+		if err != nil {
+			c.broken = true
+			if err := plain(err); err != syscall.EPIPE { // which says that there was an end, not that one was lost
+				c.in.mu.Lock()
+				c.in.lost = err
+				c.in.mu.Unlock()
+			}
+			c.fail(plain(err))
+			return false
+		}
+		if c.out[i] = b[n:]; n < len(b) {
+			break
+		}
+	}
+	if !c.pending() {
+		return true
+	}
 	if c.queue == nil {
 		c.queue = make(chan []byte, 1)
 		c.loop.helpers.Add(1)
