@@ -69,8 +69,11 @@ func (x *exchange) appendRequestHead(dst []byte) []byte {
 	if !x.trust {
 		drop |= claims
 	}
+	if r.Minor == 0 { // to whom it means nothing (RFC 9110 10.1.1), while the backend sees HTTP/1.1
+		drop |= 1 << http1.FieldExpect
+	}
 	if r.Absolute || len(r.Host) == 0 {
-		drop |= kinds(http1.FieldHost)
+		drop |= 1 << http1.FieldHost
 		dst = append(dst, "Host: "...)
 		switch to := &x.lease.Backend().Addr; {
 		case len(r.Host) > 0:

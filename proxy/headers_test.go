@@ -179,3 +179,18 @@ func TestUnixSockets(t *testing.T) {
 		t.Errorf("%d reused", n)
 	}
 }
+
+// HTTP/1.0 knows no Expect: a backend that sees one under lb's HTTP/1.1 would wait, or refuse.
+func TestExpectOfOldClients(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr})
+	c := l.client()
+	c.send("POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody")
+	b := o.accept()
+	if h := b.head(); field(h, "Expect") != "" {
+		t.Errorf("%q", h)
+	}
+	b.expect("body")
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	c.status(200)
+}
