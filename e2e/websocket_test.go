@@ -107,12 +107,26 @@ func TestWebSocket(t *testing.T) {
 		}
 	})
 	l.reaches(0, "lb_backend_tunnels")
+	told := make(chan error, 4)
+	for range cap(told) {
+		c, _ := dial(t, "/")
+		go func() {
+			_, _, err := c.Read(ctx)
+			told <- err
+		}()
+	}
 	l.stop(0)
+	for range cap(told) {
+		var e websocket.CloseError
+		if err := <-told; !errors.As(err, &e) || e.Code != websocket.StatusServiceRestart {
+			t.Errorf("as lb stopped, a client was told %v, want 1012: connect again", err)
+		}
+	}
 	seen := map[string]int{}
 	for _, r := range readLog(t, l.logPath) {
 		seen[fmt.Sprint(r.Status, r.Reason)]++
 	}
-	if seen["101"] != 4 || seen["426"] != 4 {
+	if seen["101"] != 8 || seen["426"] != 4 {
 		t.Errorf("the log has %v", seen)
 	}
 }
