@@ -95,6 +95,7 @@ func (l *leastConn) pickRamping(s *upstream.Selection) *upstream.Backend {
 	}
 	at, stride := l.start(s.Loop)
 	n := len(l.ready)
+	top := topShare(l.ready, s.Now)
 	var best, first *upstream.Backend
 	var load, idle upstream.Load // of best, of first
 	busy := int64(0)
@@ -102,7 +103,7 @@ func (l *leastConn) pickRamping(s *upstream.Selection) *upstream.Backend {
 	for range n {
 		if b := l.ready[at]; !s.Has(b.Live) {
 			w := b.Load()
-			share := b.Share(s.Now)
+			share := shareOf(b, s.Now, top)
 			if first == nil && share == 1 {
 				first, idle = b, w
 			}
@@ -122,12 +123,31 @@ func (l *leastConn) pickRamping(s *upstream.Selection) *upstream.Backend {
 	return best
 }
 
+// topShare is the largest share of any of the backends.
+func topShare(ready []*upstream.Backend, now int64) float64 {
+	top := 0.
+	for _, b := range ready {
+		top = max(top, b.Share(now))
+	}
+	return top
+}
+
+// shareOf is the backend's share against the largest. Those that came back nearly together are alike.
+func shareOf(b *upstream.Backend, now int64, top float64) float64 {
+	share := b.Share(now) / top
+	if share > .95 {
+		return 1
+	}
+	return share
+}
+
 // warmUp gives a ramping backend that is idle its share by chance. By load alone it would get nothing until the others
 // have many times as much, and everything once they do; what it is to get used to are single requests.
 func (c *scan) warmUp(s *upstream.Selection) *upstream.Backend {
 	u := c.dice[s.Loop].unit() * float64(len(c.ready))
+	top := topShare(c.ready, s.Now)
 	for i, b := range c.ready {
-		share := b.Share(s.Now)
+		share := shareOf(b, s.Now, top)
 		if share == 1 {
 			continue
 		}

@@ -101,3 +101,40 @@ func TestSlowStartMovesKeysOnce(t *testing.T) {
 		t.Errorf("b0 has %d of 1000 keys in the end", n)
 	}
 }
+
+// TestSlowStartTogether: all come back after an outage, the first a little before the others. They share the load as
+// ever, whoever was first.
+func TestSlowStartTogether(t *testing.T) {
+	for _, name := range strategy.Names() {
+		for _, hold := range []int{1, 24} {
+			if hold > 1 && name == "ewma" {
+				continue // as above
+			}
+			p := pool(t, name, 1, ones(4)...)
+			set := *p.Snapshot().Settings
+			set.SlowStart = 100 * time.Second
+			p.Update(specs(ones(4)...), &set, nil)
+			for _, b := range p.Snapshot().All {
+				p.SetProbed(b, upstream.Down)
+			}
+			c := newClient(p, 0, hold)
+			c.keys = name == "hash"
+			c.step = 1000
+			p.SetProbed(p.Snapshot().All[0], upstream.Up)
+			c.do(t, 100)
+			c.now += 200e6
+			for _, b := range p.Snapshot().All[1:] {
+				p.SetProbed(b, upstream.Up)
+			}
+			c.sent = map[string]int{}
+			const n = 10_000
+			c.do(t, n)
+			c.end()
+			for name2, got := range c.sent {
+				if got < n/4*8/10 || got > n/4*12/10 {
+					t.Errorf("%s, %d in flight: %s got %d of %d", name, hold, name2, got, n)
+				}
+			}
+		}
+	}
+}

@@ -24,8 +24,9 @@ func (d *draw) one(s *upstream.Selection) *upstream.Backend {
 	at := die.below(len(d.turns))
 	b := d.ready[d.turns[at]]
 	if s.Ramping() {
+		top := topShare(d.ready, s.Now)
 		for range 16 {
-			if !s.Has(b.Live) && die.unit() < b.Share(s.Now) {
+			if !s.Has(b.Live) && die.unit() < shareOf(b, s.Now, top) {
 				return b
 			}
 			at = die.below(len(d.turns))

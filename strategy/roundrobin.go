@@ -22,10 +22,11 @@ func buildRoundRobin(ready []*upstream.Backend) upstream.Strategy {
 func (r *roundRobin) Pick(s *upstream.Selection) *upstream.Backend {
 	n := uint64(len(r.turns))
 	if s.Ramping() {
+		top := topShare(r.ready, s.Now)
 		for range n {
 			turn := r.cursor.Add(1) - 1
 			b := r.ready[r.turns[turn%n]]
-			if !s.Has(b.Live) && unit(mix(turn)) < b.Share(s.Now) { // else its turn goes to the next
+			if !s.Has(b.Live) && unit(mix(turn)) < shareOf(b, s.Now, top) { // else its turn goes to the next
 				return b
 			}
 		}

@@ -39,24 +39,21 @@ func rampShare(elapsed, length int64) float64 {
 	return rampLeast + (1-rampLeast)*float64(max(0, elapsed))/float64(length)
 }
 
-// startRamps begins slow start for those in next who were away, if there is somebody who was not: when all are new, as
-// at boot, nobody is there to take the rest. The caller holds p.mu.
+// startRamps begins slow start for those in next who were away or have joined; not at boot. Shares are against each
+// other: whoever is alone gets all, and those who come back together get as much as each other. If the first of them had
+// no ramp it would carry most of the load until the others have theirs behind them. The caller holds p.mu.
 func (p *Pool) startRamps(next *Snapshot) {
-	warm := 0
 	for _, b := range next.All {
-		switch life := b.Life(); {
-		case life.Wanted != In || !life.Ejected.IsZero() || life.dead():
+		if life := b.Life(); life.Wanted != In || !life.Ejected.IsZero() || life.dead() {
 			b.cold = true
 			b.ramp.Store(0)
-		case b.index >= 0 && !b.cold:
-			warm++
 		}
 	}
 	if next.Panic {
 		return
 	}
 	for _, b := range next.Ready {
-		if b.cold && warm > 0 && next.Settings.SlowStart > 0 {
+		if b.cold && next.Settings.SlowStart > 0 {
 			b.rampFor.Store(int64(next.Settings.SlowStart))
 			b.ramp.Store(rampPending)
 			p.attention.Or(ramping)
