@@ -320,6 +320,9 @@ func TestStalledReader(t *testing.T) {
 		}
 	})
 	t.Run("is not cut while it reads slowly", func(t *testing.T) {
+		if portable {
+			t.Skip("nobody knows what it has read")
+		}
 		l := newLab(t, []string{o.addr}, func(p *plan) { p.WriteTimeout = 500 * time.Millisecond })
 		p := l.client()
 		p.send(get("/"))

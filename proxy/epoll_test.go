@@ -1,0 +1,5 @@
+//go:build linux && !lb_portable
+
+package proxy
+
+const portable = false
