@@ -110,16 +110,17 @@ func describe(host, path string) string {
 	return "host " + host + ", path " + path
 }
 
-// Match is the route of a request, nil when there is none. The host is without port, in any case; a path may carry its
-// query. The exact host comes first, then the longest wildcard, then rules for any host; within each the longest path.
+// Match is the route of a request, nil when there is none. The host is as a Host field has it, in any case and perhaps
+// with a port, which plays no part; a path may carry its query. The exact host comes first, then the longest wildcard, then rules for any host; within each the longest path.
 // A host whose rules have no such path falls through to the next.
 func (t *Table) Match(host, path []byte) *Route {
-	if n := len(host); n > 0 && host[n-1] == '.' {
-		host = host[:n-1] // the root's dot: the same host
-	}
 	if i := bytes.IndexByte(path, '?'); i >= 0 {
 		path = path[:i]
 	}
+	if len(t.exact)+len(t.wild) == 0 {
+		return find(t.any, path)
+	}
+	host = name(host)
 	if len(t.exact) > 0 {
 		if i, ok := slices.BinarySearchFunc(t.exact, host, compareFold); ok {
 			if r := find(t.exact[i].paths, path); r != nil {
@@ -136,6 +137,21 @@ func (t *Table) Match(host, path []byte) *Route {
 		}
 	}
 	return find(t.any, path)
+}
+
+// name is host without its port and without the root's dot, which leave it the same host.
+func name(host []byte) []byte {
+	end := len(host)
+	for end > 0 && host[end-1] >= '0' && host[end-1] <= '9' {
+		end--
+	}
+	if end > 0 && host[end-1] == ':' { // the last one of an IPv6 address stands before a bracket
+		host = host[:end-1]
+	}
+	if n := len(host); n > 0 && host[n-1] == '.' {
+		host = host[:n-1]
+	}
+	return host
 }
 
 // compareFold orders a site's host against one in any case, as ASCII: other names come in punycode.

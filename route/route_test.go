@@ -39,6 +39,7 @@ const rules = `
 	wildapi  *.example.com    /api
 	longer   *.eu.example.com /
 	v6       [::1]            /
+	v4       127.0.0.1        /
 `
 
 func TestMatch(t *testing.T) {
@@ -80,6 +81,15 @@ func TestMatch(t *testing.T) {
 		a.eu.example.com   /api              longer
 		eu.example.com     /                 wild
 		[::1]              /                 v6
+		[::1]:8080         /                 v6
+		[::2]:8080         /                 all
+		127.0.0.1          /                 v4
+		127.0.0.1:80       /                 v4
+		127.0.0.1.:80      /                 v4
+		www.example.com:80 /                 www
+		WWW.example.COM.:8 /                 www
+		a.example.com:8080 /                 wild
+		other.org:8080     /api              api
 		www.example.com.evil.org /           all
 	`
 	for line := range strings.Lines(cases) {
