@@ -133,6 +133,33 @@ func TestHandshakeInTime(t *testing.T) {
 	}
 }
 
+// So it is where the answer is compressed, when it comes in a reasonable number of pieces.
+func TestHandshakeInTimeCompressed(t *testing.T) {
+	const sid = "lv_VI97HAXpY6yYWAAAC"
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	io.WriteString(w, `0{"sid":"`+sid+`"`)
+	w.Flush()
+	by := out.Len()
+	io.WriteString(w, `,"upgrades":[]}`+strings.Repeat("\x1e4hello", 10))
+	w.Close()
+	for pieces := 1; pieces < maxInflates; pieces++ {
+		var h handshake
+		h.begin([]byte("gzip"))
+		var got []byte
+		for i := range pieces {
+			if sid := h.feed(out.Bytes()[by*i/pieces:by*(i+1)/pieces], false); sid != nil {
+				got = sid
+				break
+			}
+		}
+		if string(got) != sid {
+			t.Errorf("%d pieces: got %q", pieces, got)
+		}
+		h.end()
+	}
+}
+
 func TestOpenPacket(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
 		{`0{"sid":"abc"}`, "abc"},
@@ -260,8 +287,17 @@ func TestHandshakeCodings(t *testing.T) {
 // An answer that never says what we look for ends the reading after maxAnswer bytes, whatever it is decoded to.
 func TestHandshakeBounds(t *testing.T) {
 	zeros := []byte(`0{"x":"` + strings.Repeat("0", 1<<20))
-	for _, encoding := range []string{"", "gzip", "deflate"} {
+	noise := []byte(`0{"x":"`)
+	for rnd := rand.New(rand.NewPCG(1, 2)); len(noise) < 1<<16; {
+		noise = append(noise, byte('0'+rnd.IntN(70)))
+	}
+	noise = bytes.ReplaceAll(noise[7:], []byte{'\\'}, nil)
+	noise = append([]byte(`0{"x":"`), noise...)
+	for i, encoding := range []string{"", "gzip", "deflate", "", "gzip", "deflate"} {
 		body := compress(t, encoding, zeros)
+		if i >= 3 {
+			body = compress(t, encoding, noise)
+		}
 		for _, step := range []int{1, 7, 1000, 1 << 20} {
 			var h handshake
 			h.begin([]byte(encoding))

@@ -179,6 +179,26 @@ func TestTableStress(t *testing.T) {
 	}
 }
 
+// Loops fight over the places of few sets: in the end every key is that of its entry.
+func TestTableFight(t *testing.T) {
+	for range 20 {
+		tab := newTable(64, 1000, newSecret())
+		r := new(ref)
+		var wg sync.WaitGroup
+		for w := range uint64(4) {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				for i := range uint64(5000) {
+					tab.put(tab.key(id(w<<32+i)), r, int64(i))
+				}
+			}()
+		}
+		wg.Wait()
+		tab.agree(t)
+	}
+}
+
 // agree checks that keys are those of the entries.
 func (t *table) agree(tb testing.TB) {
 	for n := range *t.sets.Load() {
