@@ -9,6 +9,7 @@ package strategy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
@@ -23,14 +24,15 @@ func Names() []string {
 // Default is the strategy of a pool that names none.
 func Default() string { return "least_conn" }
 
-// Options are for tests and simulations; the zero value is right otherwise.
+// Options are for tests and simulations.
 type Options struct {
 	Seed uint64 // of random choices; they are the same for the same seed and loop
 }
 
 // New returns what makes a strategy of that name, or an error that lists the names. A pool needs a Build of its own.
 func New(name string, opt ...Options) (upstream.Build, error) {
-	var o Options
+	// Each process has its own choices, or several lbs that start together would go to the same backend each time.
+	o := Options{Seed: rand.Uint64()}
 	if len(opt) > 0 {
 		o = opt[0]
 	}
