@@ -88,8 +88,7 @@ type Options struct {
 // Log is an open access log. Its methods are safe for concurrent use, but for Append, whose calls for one loop come
 // one after the other. A nil Log is one that is off.
 type Log struct {
-	format string
-	path   string // "" when there is nothing to reopen
+	on     atomic.Bool
 	report func(error)
 	lanes  []lane
 
@@ -97,7 +96,9 @@ type Log struct {
 	full chan struct{} // a buffer has flushAt bytes
 	kick chan struct{} // next or closing changed
 
-	ctl     sync.Mutex // one Reopen at a time
+	ctl     sync.Mutex  // one Reopen or Use at a time
+	path    string      // guarded by ctl; "" when there is nothing to reopen
+	started atomic.Bool // the writer runs, and done is closed when it ends
 	next    atomic.Pointer[handover]
 	current atomic.Pointer[target] // what is written to now, to interrupt it
 	closing atomic.Bool
@@ -115,6 +116,7 @@ type Log struct {
 // a few instructions.
 type lane struct {
 	mu      sync.Mutex
+	format  string // of the lines to come
 	buf     []byte
 	lines   int // in buf
 	closed  bool
@@ -126,51 +128,72 @@ type lane struct {
 // Open opens the log and starts its writer. It does not block: a FIFO without a reader fills up to its kernel buffer,
 // and then lines are dropped until somebody reads.
 func Open(o Options) (*Log, error) {
-	l := &Log{format: o.Format, report: o.OnError, done: make(chan struct{})}
-	switch o.Format {
-	case "":
-		l.format = JSON
-	case JSON, Combined:
-	case Off:
-		close(l.done)
-		return l, nil
-	default:
-		return nil, fmt.Errorf("access log: unknown format %q, want %q, %q or %q", o.Format, JSON, Combined, Off)
+	n, err := o.open()
+	if err != nil {
+		return nil, err
 	}
-	var t *target
-	switch {
-	case o.Writer != nil:
-		t = newTarget(o.Writer)
-	case o.Path == "" || o.Path == "-":
-		f, err := standardOutput()
-		if err != nil {
-			return nil, fmt.Errorf("access log: standard output: %w", err)
-		}
-		t = newTarget(f)
-	default:
-		f, err := openFile(o.Path)
-		if err != nil {
-			return nil, fmt.Errorf("access log: %w", err)
-		}
-		l.path = o.Path
-		t = newTarget(f)
+	l := &Log{
+		report: o.OnError, path: n.path, done: make(chan struct{}), lanes: make([]lane, max(o.Loops, 1)),
+		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 	}
-	l.lanes = make([]lane, max(o.Loops, 1))
 	for i := range l.lanes {
-		l.lanes[i].buf = make([]byte, 0, startSize)
+		l.lanes[i].format = n.format
 	}
-	l.spare = make([]byte, 0, startSize)
-	l.wake = make(chan struct{}, 1)
-	l.full = make(chan struct{}, 1)
-	l.kick = make(chan struct{}, 1)
-	l.out.target = t
-	l.current.Store(t)
-	go l.run()
+	l.out.target = n.target
+	l.current.Store(n.target)
+	l.on.Store(n.format != Off)
+	if l.On() {
+		l.start()
+	}
 	return l, nil
 }
 
+// start starts the writer. A log that is off has none, and no buffers.
+func (l *Log) start() {
+	l.started.Store(true)
+	go l.run()
+}
+
+// opened is what Options ask for.
+type opened struct {
+	format string
+	path   string // to open again, or ""
+	target *target
+}
+
+func (o Options) open() (opened, error) {
+	n := opened{format: o.Format}
+	switch o.Format {
+	case "":
+		n.format = JSON
+	case JSON, Combined:
+	case Off:
+		n.target = newTarget(io.Discard)
+		return n, nil
+	default:
+		return n, fmt.Errorf("access log: unknown format %q, want %q, %q or %q", o.Format, JSON, Combined, Off)
+	}
+	switch {
+	case o.Writer != nil:
+		n.target = newTarget(o.Writer)
+	case o.Path == "" || o.Path == "-":
+		f, err := standardOutput()
+		if err != nil {
+			return n, fmt.Errorf("access log: standard output: %w", err)
+		}
+		n.target = newTarget(f)
+	default:
+		f, err := openFile(o.Path)
+		if err != nil {
+			return n, fmt.Errorf("access log: %w", err)
+		}
+		n.path, n.target = o.Path, newTarget(f)
+	}
+	return n, nil
+}
+
 // On says whether lines are written, so that a caller may save itself filling a Record.
-func (l *Log) On() bool { return l != nil && l.format != Off }
+func (l *Log) On() bool { return l != nil && l.on.Load() }
 
 // Append adds a line for r to the buffer of the given loop. It does no I/O, does not allocate once buffers have grown
 // to what traffic needs, and never waits for the writer; with a megabyte waiting already, the line is dropped.
@@ -181,6 +204,10 @@ func (l *Log) Append(loop int, r *Record) {
 	b, need := &l.lanes[loop], r.room()
 	b.mu.Lock()
 	had := len(b.buf)
+	if b.format == Off { // it is being turned on or off
+		b.mu.Unlock()
+		return
+	}
 	if b.closed || had+need > limit {
 		b.mu.Unlock()
 		b.dropped.Add(1)
@@ -189,7 +216,7 @@ func (l *Log) Append(loop int, r *Record) {
 	if cap(b.buf)-had < need {
 		b.grow(need)
 	}
-	if l.format == JSON {
+	if b.format == JSON {
 		b.buf = appendJSON(b.buf, r, &b.stamp)
 	} else {
 		b.buf = appendCombined(b.buf, r, &b.stamp)
@@ -207,15 +234,19 @@ func (l *Log) Append(loop int, r *Record) {
 }
 
 func (b *lane) grow(need int) {
-	size := min(max(2*cap(b.buf), len(b.buf)+need), limit)
+	size := min(max(2*cap(b.buf), len(b.buf)+need, startSize), limit)
 	b.buf = append(make([]byte, 0, size), b.buf...)
 }
 
-// take exchanges the lane's buffer for an empty one. With last, the lane takes no more lines.
-func (b *lane) take(empty []byte, last bool) (buf []byte, lines int) {
+// take exchanges the lane's buffer for an empty one. With last, the lane takes no more lines; with a format, those
+// to come have it.
+func (b *lane) take(empty []byte, last bool, format string) (buf []byte, lines int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = b.closed || last
+	if format != "" {
+		b.format, b.stamp = format, stamp{}
+	}
 	if len(b.buf) == 0 {
 		return empty, 0
 	}
@@ -259,11 +290,14 @@ const reopenWait = 5 * time.Second
 // fails, the old one stays in use and the error says why. When Reopen returns nil, the old file is complete and
 // closed. For standard output it does nothing.
 func (l *Log) Reopen() error {
-	if l == nil || l.path == "" {
+	if l == nil {
 		return nil
 	}
 	l.ctl.Lock()
 	defer l.ctl.Unlock()
+	if l.path == "" {
+		return nil
+	}
 	if l.closing.Load() {
 		return fmt.Errorf("access log: reopen: %w", os.ErrClosed)
 	}
@@ -271,37 +305,54 @@ func (l *Log) Reopen() error {
 	if err != nil {
 		return fmt.Errorf("access log: reopen, the old file stays in use: %w", err)
 	}
-	h := &handover{target: newTarget(f), taken: make(chan struct{})}
+	if err := l.hand(&handover{target: newTarget(f), taken: make(chan struct{})}, 0); err != nil {
+		return fmt.Errorf("access log: reopen: %w", err)
+	}
+	return nil
+}
+
+// hand gives the writer another target and waits until it has taken it. A write in progress is interrupted after the
+// given time. The caller holds ctl.
+func (l *Log) hand(h *handover, patience time.Duration) error {
 	old := l.current.Load() // before the writer can see the new one, which must not be interrupted
+	if last := l.next.Load(); last != nil && h.format == "" {
+		h.format = last.format // the writer still hangs, and never heard of it
+	}
 	if unclaimed := l.next.Swap(h); unclaimed != nil {
 		unclaimed.target.close()
 	}
-	old.interrupt() // it may be waiting for the reader of a pipe
 	signal(l.kick)
-	t := time.NewTimer(reopenWait)
+	t := time.NewTimer(patience)
 	defer t.Stop()
-	select {
-	case <-h.taken:
-		return nil
-	case <-l.done:
-		if l.next.CompareAndSwap(h, nil) {
-			h.target.close()
-			return fmt.Errorf("access log: reopen: %w", os.ErrClosed)
+	for range 2 {
+		select {
+		case <-h.taken:
+			return nil
+		case <-l.done:
+			if l.next.CompareAndSwap(h, nil) {
+				h.target.close()
+				return os.ErrClosed
+			}
+			return nil
+		case <-t.C:
+			old.interrupt() // it may be waiting for the reader of a pipe
+			t.Reset(reopenWait)
 		}
-		return nil
-	case <-t.C:
-		return fmt.Errorf("access log: reopen: a write to the old file has not returned in %v; the new one is used when it does", reopenWait)
 	}
+	return fmt.Errorf("a write to the old file has not returned in %v; the new one is used when it does", reopenWait)
 }
 
 // Close writes what is waiting and closes the file. When ctx ends first, what is left is dropped and counted and Close
 // returns ctx.Err(); a write that cannot be interrupted is then left to itself. Append drops lines from here on.
 func (l *Log) Close(ctx context.Context) error {
-	if !l.On() {
+	if l == nil {
 		return nil
 	}
 	l.closing.Store(true)
 	signal(l.kick)
+	if !l.started.Load() {
+		return nil
+	}
 	select {
 	case <-l.done:
 		return nil

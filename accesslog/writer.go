@@ -17,9 +17,10 @@ type target struct {
 	f *os.File // nil for Options.Writer
 }
 
-// handover is a target that Reopen opened and the writer has not taken yet.
+// handover is a target that was opened and the writer has not taken yet.
 type handover struct {
 	target *target
+	format string // of what is written to it; "" as before
 	taken  chan struct{}
 }
 
@@ -115,8 +116,9 @@ func (l *Log) run() {
 // flush writes what the loops have gathered.
 func (l *Log) flush(last bool) {
 	for i := range l.lanes {
-		buf, lines := l.lanes[i].take(l.spare, last)
+		buf, lines := l.lanes[i].take(l.spare, last, "")
 		if lines > 0 {
+			l.spare = nil // the lane has it
 			l.put(buf, lines)
 		}
 		if cap(buf) > 2*startSize && len(buf) < flushAt {
@@ -142,8 +144,11 @@ func (l *Log) put(p []byte, lines int) {
 			}
 		}
 		if l.next.Load() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-			l.takeOver() // Reopen interrupted us; the rest belongs to the new file
-			continue
+			if l.takeOver() {
+				continue // the rest belongs to the new file
+			}
+			l.dropped.Add(uint64(lines)) // it is not in the new one's format
+			return
 		}
 		l.outcome(err)
 		l.dropped.Add(uint64(lines))
@@ -189,11 +194,15 @@ func (l *Log) finish() error {
 	return err
 }
 
-// takeOver turns to the file that Reopen opened, if it did.
-func (l *Log) takeOver() {
+// takeOver turns to the target that was handed over, if one was. It returns false when that has lines of another
+// format than those that are in hand.
+func (l *Log) takeOver() (alike bool) {
 	h := l.next.Swap(nil)
 	if h == nil {
-		return
+		return true
+	}
+	if h.format != "" {
+		l.reform(h.format)
 	}
 	if l.out.target.same(h.target) {
 		l.out.target.close() // nothing was renamed, or it is a FIFO: a torn line goes on where it stopped
@@ -205,7 +214,21 @@ func (l *Log) takeOver() {
 	if l.cut.Load() {
 		h.target.interrupt() // Close may have interrupted the one before
 	}
+	if h.format != "" {
+		l.on.Store(h.format != Off)
+	}
 	close(h.taken)
+	return h.format == ""
+}
+
+// reform gives lines another format from here on, and what has gathered in the old one to the old target.
+func (l *Log) reform(format string) {
+	for i := range l.lanes {
+		buf, lines := l.lanes[i].take(nil, false, format)
+		if lines > 0 {
+			l.put(buf, lines)
+		}
+	}
 }
 
 // leave closes the target. A torn line gets a last chance; then its beginning is taken off the file again, provided
