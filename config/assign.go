@@ -61,6 +61,10 @@ func (k *Key) assign(r *reader, path string, v any, dst any) {
 		*dst = k.proxies(r, path, v)
 	case *[]Backend:
 		*dst = r.backends(path, v)
+	case *[]StatusRange:
+		*dst = k.statuses(r, path, v)
+	case *map[string]string:
+		*dst = k.headers(r, path, v)
 	default:
 		panic(k.Path() + " has no field")
 	}
@@ -107,7 +111,7 @@ func (k *Key) mismatch(r *reader, path string, v any) {
 	if k.kind == kindChoice {
 		wants = fmt.Sprintf(wants, quoteList(k.words, ", "))
 	} else if len(k.words) > 0 {
-		wants += " or " + quoteList(k.words, ", ")
+		wants += " or " + quoteList(k.words, " or ")
 	}
 	r.fault(path, "wants %s, found %s%s", wants, r.found(path, v), hint)
 }
@@ -125,7 +129,9 @@ func (k *Key) number(r *reader, path string, v any, dst *int64) bool {
 	case string:
 		switch {
 		case slices.Contains(k.words, v):
-			*dst = 0
+			if *dst = 0; v == "off" {
+				*dst = k.off
+			}
 			return true
 		case k.kind == kindSize:
 			n, err = parseSize(v)
@@ -154,6 +160,8 @@ func (k *Key) number(r *reader, path string, v any, dst *int64) bool {
 		r.fault(path, "%s", err)
 	case n == 0 && k.Table+k.Name == "pool.NAMEmax_idle":
 		r.fault(path, "0 would keep no connections: write reuse = false for that")
+	case n == 0 && k.min > 0 && slices.Contains(k.words, "off"):
+		r.fault(path, "%s: write \"off\" for none", written)
 	case n < k.min:
 		r.fault(path, "%s is too %s, the least is %s", written, least, k.show(k.min))
 	case n > k.max:
@@ -195,6 +203,14 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 		s, err = parseHost(s)
 	case kindPath:
 		s, err = parsePath(s)
+	case kindCheckPath:
+		err = checkCheckPath(s)
+	case kindCheckHost:
+		err = checkCheckHost(s)
+	case kindText:
+		if len(s) > 1024 {
+			err = fmt.Errorf("%s has %d bytes, 1024 is the most", quote(s), len(s))
+		}
 	}
 	if err != nil {
 		r.fault(path, "%s", err)

@@ -65,6 +65,8 @@ func (r *reader) checkPool(c *Config, p *Pool) {
 			r.faultKey(key, "has no use with reuse = false, which keeps no connections: leave one of them out")
 		}
 	}
+	r.checkHealth(path+".health", p)
+	r.checkEjection(path+".ejection", &p.Ejection)
 	for _, b := range p.Backends {
 		i := strings.LastIndexByte(b.Address, ':')
 		if strings.HasPrefix(b.Address, "unix:") || i < 0 {

@@ -34,6 +34,7 @@ type Server struct {
 	Workers         int            // event loops; 0: one per core
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-* are believed; masked
 	Grace           time.Duration  // how long a stop waits for requests in flight
+	StopPause       time.Duration  // between not being ready and taking no new connections
 	HeaderTimeout   time.Duration  // for a whole request head
 	BodyTimeout     time.Duration  // between two reads of a request body
 	IdleTimeout     time.Duration  // of a keep-alive client between requests
@@ -41,6 +42,9 @@ type Server struct {
 	MaxHeaderBytes  int            // of a request head
 	MaxHeaderFields int
 	MaxBody         int64 // of a request, bytes; 0: no limit
+
+	MaxConns          int // of clients, in all; 0: no limit
+	MaxConnsPerClient int // of one client address; 0: no limit
 }
 
 // Admin is where metrics, health and the admin API are served.
@@ -79,6 +83,16 @@ type Pool struct {
 	Reuse           bool          // connections serve more than one request
 	Retries         int           // on other backends, after the first try
 	MaxInflight     int64         // requests at once per backend; 0: no limit. Already applied to Backends
+	RetryBudget     int           // retries in percent of requests; 100: no limit
+	TryTimeout      time.Duration // to the response head, of an attempt that need not be the last; 0: ResponseTimeout
+	QueueLen        int           // requests waiting for a place below MaxInflight; 0: twice the places; -1: none
+	QueueTimeout    time.Duration
+	HoldTimeout     time.Duration // of requests waiting while nobody is ready; 0: they do not
+	HoldRequests    int
+	HoldBytes       int64         // of memory that waiting requests may take
+	SlowStart       time.Duration // 0: none
+	Health          Health
+	Ejection        Ejection
 	Pos             Pos
 }
 

@@ -23,6 +23,8 @@ func Default() *Config {
 func DefaultPool(name string) Pool {
 	p := Pool{Name: name}
 	setDefaults("pool.NAME", p.fields())
+	setDefaults("pool.NAME.health", p.Health.fields())
+	setDefaults("pool.NAME.ejection", p.Ejection.fields())
 	return p
 }
 
@@ -40,6 +42,7 @@ func (s *Server) fields() map[string]any {
 		"workers": &s.Workers, "trusted_proxies": &s.TrustedProxies, "grace": &s.Grace, "header_timeout": &s.HeaderTimeout,
 		"body_timeout": &s.BodyTimeout, "idle_timeout": &s.IdleTimeout, "write_timeout": &s.WriteTimeout,
 		"max_header_bytes": &s.MaxHeaderBytes, "max_header_fields": &s.MaxHeaderFields, "max_body": &s.MaxBody,
+		"stop_pause": &s.StopPause, "max_connections": &s.MaxConns, "max_connections_per_client": &s.MaxConnsPerClient,
 	}
 }
 
@@ -58,6 +61,8 @@ func (p *Pool) fields() map[string]any {
 		"backends": &p.Backends, "strategy": &p.Strategy, "hash": &p.Hash, "connect_timeout": &p.ConnectTimeout,
 		"response_timeout": &p.ResponseTimeout, "read_timeout": &p.ReadTimeout, "tunnel_idle": &p.TunnelIdle,
 		"max_idle": &p.MaxIdle, "idle_timeout": &p.IdleTimeout, "reuse": &p.Reuse, "retries": &p.Retries, "max_inflight": &p.MaxInflight,
+		"retry_budget": &p.RetryBudget, "try_timeout": &p.TryTimeout, "queue": &p.QueueLen, "queue_timeout": &p.QueueTimeout,
+		"hold": &p.HoldTimeout, "hold_requests": &p.HoldRequests, "hold_bytes": &p.HoldBytes, "slow_start": &p.SlowStart,
 	}
 }
 

@@ -105,6 +105,7 @@ func TestKeys(t *testing.T) {
 	fields := map[string]map[string]any{
 		"server": new(Server).fields(), "admin": new(Admin).fields(), "access_log": new(AccessLog).fields(),
 		"listen.NAME": new(Listen).fields(), "pool.NAME": new(Pool).fields(), "route.NAME": new(Route).fields(),
+		"pool.NAME.health": new(Health).fields(), "pool.NAME.ejection": new(Ejection).fields(),
 	}
 	for _, k := range Keys() {
 		if k.Doc == "" || !strings.HasSuffix(k.Doc, ".") || strings.Contains(k.Doc, "|") {
@@ -128,7 +129,7 @@ func TestKeys(t *testing.T) {
 		for _, m := range strings.Fields(meant) {
 			known := false
 			for _, k := range Keys() {
-				for _, w := range append([]string{k.Name, strings.Split(k.Table, ".")[0]}, k.words...) {
+				for _, w := range append(append(strings.Split(k.Table, "."), k.Name), k.words...) {
 					known = known || w == m
 				}
 			}

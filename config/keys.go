@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type Key struct {
 	kind     kind
 	min, max int64    // of numbers; durations in ns, sizes in bytes
 	words    []string // that may stand in place of the value, or, for a choice, all there is
+	off      int64    // what the word "off" stands for; other words stand for 0
 }
 
 // Path is the key with its table, such as pool.NAME.retries.
@@ -30,14 +32,9 @@ func (k *Key) Type() string {
 	switch k.kind {
 	case kindChoice:
 		return "one of " + quoteList(k.words, ", ")
-	case kindDuration:
+	case kindInt, kindDuration, kindAddress:
 		if len(k.words) > 0 {
-			return "duration or " + quoteList(k.words, ", ")
-		}
-		return "duration"
-	case kindAddress:
-		if len(k.words) > 0 {
-			return "address or " + quoteList(k.words, ", ")
+			return kinds[k.kind].name + " or " + quoteList(k.words, " or ")
 		}
 	}
 	return kinds[k.kind].name
@@ -80,6 +77,11 @@ const (
 	kindHost
 	kindPath
 	kindPool
+	kindCheckPath
+	kindCheckHost
+	kindCheckHeaders
+	kindCheckStatus
+	kindText
 )
 
 // kinds gives each kind its name in the documentation and the words of a type mismatch, of which %s is an example.
@@ -99,6 +101,12 @@ var kinds = [...]struct{ name, wants string }{
 	kindHost:     {"host name", `a host name such as "example.com" or "*.example.com"`},
 	kindPath:     {"path", `a path such as "/api"`},
 	kindPool:     {"name of a pool", `the name of a pool such as "app"`},
+
+	kindCheckPath:    {"path with a query, if any", `a path such as "/health"`},
+	kindCheckHost:    {"host name", `a host name such as "example.com"`},
+	kindCheckHeaders: {"table of texts", `a table such as { X-Check = "lb" }`},
+	kindCheckStatus:  {"list of statuses and ranges, or one of them", `a status such as 200, a range such as "200-399", or a list of these`},
+	kindText:         {"text", `text such as "ok"`},
 }
 
 const (
@@ -139,6 +147,23 @@ var keys = []Key{
 	{Table: "pool.NAME", Name: "max_inflight", kind: kindInt, Default: "0", min: 0, max: 1_000_000,
 		Doc: `How many requests each backend of the pool may be working on at once. 0 means no limit.`},
 
+	{Table: "pool.NAME", Name: "retry_budget", kind: kindInt, Default: "20", min: 0, max: 100,
+		Doc: `How many of the requests of the last 10s may be tried again, in percent, besides three. It keeps a pool that fails as a whole from being sent everything three times. 100 means no limit.`},
+	{Table: "pool.NAME", Name: "try_timeout", kind: kindDuration, Default: `"off"`, min: ms, max: 24 * hour, words: []string{"off"},
+		Doc: `How long a backend may think before a request that can safely be sent again is tried on another one. The last backend that may be tried has response_timeout. Set it well above what your app takes for anything.`},
+	{Table: "pool.NAME", Name: "queue", kind: kindInt, Default: `"auto"`, min: 1, max: 1_000_000, words: []string{"auto", "off"}, off: -1,
+		Doc: `How many requests may wait while every backend is at its max_inflight. "auto" is twice as many as may be in work. Beyond that, the client gets status 503.`},
+	{Table: "pool.NAME", Name: "queue_timeout", kind: kindDuration, Default: `"5s"`, min: ms, max: hour,
+		Doc: `How long a request may wait in that queue. Then status 503.`},
+	{Table: "pool.NAME", Name: "hold", kind: kindDuration, Default: `"5s"`, min: ms, max: hour, words: []string{"off"},
+		Doc: `How long a request may wait while no backend can be used, as while the only one restarts. Then status 503.`},
+	{Table: "pool.NAME", Name: "hold_requests", kind: kindInt, Default: "1024", min: 1, max: 1_000_000,
+		Doc: `How many requests may wait like that.`},
+	{Table: "pool.NAME", Name: "hold_bytes", kind: kindSize, Default: `"64MiB"`, min: 64 << 10, max: 1 << 40,
+		Doc: `How much memory all waiting requests of the pool may take.`},
+	{Table: "pool.NAME", Name: "slow_start", kind: kindDuration, Default: `"10s"`, min: ms, max: hour, words: []string{"off"},
+		Doc: `In which time a backend that comes back, or joins others, gets its whole share. It begins with a tenth.`},
+
 	{Table: "pool.NAME.backends", Name: "address", kind: kindBackend,
 		Doc: `As in the short form above.`},
 	{Table: "pool.NAME.backends", Name: "name", kind: kindName, Default: `""`, Else: "its address",
@@ -154,6 +179,48 @@ var keys = []Key{
 		Doc: `Only requests for this host name. "*.example.com" is every name below example.com.`},
 	{Table: "route.NAME", Name: "path", kind: kindPath, Default: `"/"`,
 		Doc: `Only requests whose path is this or below: "/api" takes /api and /api/users, not /apiary. "/" takes all.`},
+
+	{Table: "pool.NAME.health", Name: "kind", kind: kindChoice, Default: `"tcp"`, Else: "`\"http\"` with a path, else `\"tcp\"`", words: []string{"tcp", "http", "off"},
+		Doc: `How backends are asked whether they are well: whether they take a connection, or by a request for a path. "off": they are not.`},
+	{Table: "pool.NAME.health", Name: "path", kind: kindCheckPath, Default: `""`, Else: "none",
+		Doc: `The path that is asked for. Without it, a backend is well that takes connections.`},
+	{Table: "pool.NAME.health", Name: "method", kind: kindChoice, Default: `"GET"`, words: []string{"GET", "HEAD", "OPTIONS", "POST"},
+		Doc: `The method of the request.`},
+	{Table: "pool.NAME.health", Name: "host", kind: kindCheckHost, Default: `""`, Else: "the address that is asked",
+		Doc: `The Host header of the request.`},
+	{Table: "pool.NAME.health", Name: "port", kind: kindInt, Default: "0", Else: "the backend's own", min: 0, max: 65535,
+		Doc: `The port that is asked in place of that which gets the requests.`},
+	{Table: "pool.NAME.health", Name: "headers", kind: kindCheckHeaders, Default: "{}", Else: "none",
+		Doc: `Further headers of the request.`},
+	{Table: "pool.NAME.health", Name: "status", kind: kindCheckStatus, Default: `"200-399"`,
+		Doc: `The statuses of a backend that is well.`},
+	{Table: "pool.NAME.health", Name: "body", kind: kindText, Default: `""`, Else: "any",
+		Doc: `What the answer of a backend that is well contains, within its first 64 KiB. At most 1024 bytes.`},
+	{Table: "pool.NAME.health", Name: "interval", kind: kindDuration, Default: `"2s"`, min: 10 * ms, max: hour,
+		Doc: `The time from one check to the next, of a backend that is well.`},
+	{Table: "pool.NAME.health", Name: "changing", kind: kindDuration, Default: `"500ms"`, min: 10 * ms, max: hour,
+		Doc: `The same while the checks of a backend begin to say something else.`},
+	{Table: "pool.NAME.health", Name: "down", kind: kindDuration, Default: `"1s"`, min: 10 * ms, max: hour,
+		Doc: `The same for a backend that is not well.`},
+	{Table: "pool.NAME.health", Name: "timeout", kind: kindDuration, Default: `"2s"`, min: 10 * ms, max: 300 * sec,
+		Doc: `How long one check may take.`},
+	{Table: "pool.NAME.health", Name: "fall", kind: kindInt, Default: "3", min: 1, max: 100,
+		Doc: `So many checks in a row have to fail before a backend gets nothing more.`},
+	{Table: "pool.NAME.health", Name: "rise", kind: kindInt, Default: "2", min: 1, max: 100,
+		Doc: `So many checks in a row have to pass before it gets requests again.`},
+	{Table: "pool.NAME.health", Name: "jitter", kind: kindInt, Default: "10", min: 0, max: 50,
+		Doc: `By how much the times between checks are changed by chance, in percent, so that checks do not come all at once.`},
+
+	{Table: "pool.NAME.ejection", Name: "faults", kind: kindInt, Default: "5", min: 1, max: 1_000_000, words: []string{"off"},
+		Doc: `So many requests have to fail within the window before a backend is left out for a while. "off": it never is.`},
+	{Table: "pool.NAME.ejection", Name: "share", kind: kindInt, Default: "50", min: 1, max: 100,
+		Doc: `And of its requests in that time, so many have to fail, in percent.`},
+	{Table: "pool.NAME.ejection", Name: "window", kind: kindDuration, Default: `"10s"`, min: 10 * ms, max: hour,
+		Doc: `The time that is looked back.`},
+	{Table: "pool.NAME.ejection", Name: "out", kind: kindDuration, Default: `"5s"`, min: 10 * ms, max: hour,
+		Doc: `How long a backend is left out the first time. Each time soon after that is twice as long.`},
+	{Table: "pool.NAME.ejection", Name: "max_out", kind: kindDuration, Default: `"1m"`, min: 10 * ms, max: 24 * hour,
+		Doc: `The longest time that a backend is left out.`},
 
 	{Table: "admin", Name: "address", kind: kindAddress, Default: `"127.0.0.1:9901"`, words: []string{"off"},
 		Doc: `Where ` + "`/metrics`" + ` for Prometheus and ` + "`/-/healthy`, `/-/ready`" + ` are served. Keep it away from the internet.`},
@@ -171,6 +238,12 @@ var keys = []Key{
 		Doc: `Who may say on behalf of whom a request comes: addresses or networks of proxies before lb, such as an AWS ALB. Only their X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host are believed.`},
 	{Table: "server", Name: "grace", kind: kindDuration, Default: `"30s"`, min: ms, max: 24 * hour,
 		Doc: `How long a stopping lb lets requests finish before it cuts them.`},
+	{Table: "server", Name: "stop_pause", kind: kindDuration, Default: `"0s"`, min: 0, max: hour,
+		Doc: `How long a stopping lb goes on taking connections while ` + "`/-/ready`" + ` says 503, so that a load balancer before it can turn away first. It comes before the grace.`},
+	{Table: "server", Name: "max_connections", kind: kindInt, Default: "0", min: 0, max: 10_000_000,
+		Doc: `How many connections of clients there may be. More are answered with status 503 and closed. 0 means no limit.`},
+	{Table: "server", Name: "max_connections_per_client", kind: kindInt, Default: "0", min: 0, max: 10_000_000,
+		Doc: `How many of them one client may have: an IPv4 address, or a /64 network of IPv6. Trusted proxies may have any number. 0 means no limit.`},
 	{Table: "server", Name: "header_timeout", kind: kindDuration, Default: `"10s"`, min: ms, max: hour,
 		Doc: `How long a client may take to send the head of a request. Then status 408.`},
 	{Table: "server", Name: "body_timeout", kind: kindDuration, Default: `"30s"`, min: ms, max: hour,
@@ -201,11 +274,29 @@ func keysOf(table string) (of []*Key) {
 	return of
 }
 
+// keyNames are the names of keys outside of tables that stand in others.
 func keyNames() (names []string) {
 	for _, k := range keys {
-		names = append(names, k.Name)
+		if !k.inner() {
+			names = append(names, k.Name)
+		}
 	}
 	return names
+}
+
+// inner says whether the key's table stands in another.
+func (k *Key) inner() bool { return strings.Count(k.Table, ".") > 1 }
+
+// tableOf is the table with a key of that name, one that stands in no other if there is such a one; "" without any.
+func tableOf(name string) (table string) {
+	for _, k := range keys {
+		if k.Name == name && (table == "" || !k.inner()) {
+			if table = k.Table; !k.inner() {
+				return table
+			}
+		}
+	}
+	return table
 }
 
 // defaults holds the decoded Default of each key by its path.

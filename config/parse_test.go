@@ -78,6 +78,9 @@ write_timeout = "4s"
 max_header_bytes = "32KiB"
 max_header_fields = 100
 max_body = "10MB"
+stop_pause = "5s"
+max_connections = 1000
+max_connections_per_client = 100
 [listen.web]
 address = "127.0.0.1:80"
 [admin]
@@ -98,9 +101,40 @@ max_idle = 9
 idle_timeout = "7s"
 retries = 0
 max_inflight = 50
+retry_budget = 100
+try_timeout = "3s"
+queue = "off"
+queue_timeout = "8s"
+hold = "9s"
+hold_requests = 10
+hold_bytes = "1MiB"
+slow_start = "off"
+[pool.app.health]
+path = "/health?full=1"
+method = "HEAD"
+host = "app.example.com:81"
+port = 9000
+headers = { x-check = "lb", Authorization = "Bearer ${EMPTY:-x}" }
+status = [204, "${OK:-200}-202"]
+interval = "3s"
+changing = "100ms"
+down = "4s"
+timeout = "5s"
+fall = 4
+rise = 5
+jitter = 0
+[pool.app.ejection]
+faults = 6
+share = 70
+window = "11s"
+out = "12s"
+max_out = "13s"
 [pool.api]
 backends = [{ address = "unix:/run/api.sock", name = "api-1" }]
 reuse = false
+queue = 7
+health = { kind = "off" }
+ejection.faults = "off"
 [route.api]
 host = "API.example.com"
 path = "/v1"
@@ -112,25 +146,32 @@ pool = "app"
 		t.Fatal(err)
 	}
 	api := DefaultPool("api")
-	api.Backends = []Backend{{"unix:/run/api.sock", "api-1", 1, 0, Pos{34, 13}}}
-	api.Reuse, api.Pos = false, Pos{33, 1}
+	api.Backends = []Backend{{"unix:/run/api.sock", "api-1", 1, 0, Pos{65, 13}}}
+	api.Reuse, api.Pos = false, Pos{64, 1}
+	api.Health.Kind, api.Ejection.Faults, api.QueueLen = "off", 0, 7
 	want := &Config{
 		File: "f",
 		Server: Server{3, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}, 90 * time.Second,
-			time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 32 << 10, 100, 10e6},
-		Admin:     Admin{"", "/run/lb.sock", Pos{15, 1}},
-		AccessLog: AccessLog{"combined", "/var/log/lb.log", Pos{18, 1}},
-		Listens:   []Listen{{"web", "127.0.0.1:80", Pos{13, 1}}},
+			5 * time.Second, time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 32 << 10, 100, 10e6, 1000, 100},
+		Admin:     Admin{"", "/run/lb.sock", Pos{18, 1}},
+		AccessLog: AccessLog{"combined", "/var/log/lb.log", Pos{21, 1}},
+		Listens:   []Listen{{"web", "127.0.0.1:80", Pos{16, 1}}},
 		Pools: []Pool{{
 			"app", []Backend{
-				{"127.0.0.1:3000", "127.0.0.1:3000", 1, 50, Pos{22, 15}},
-				{"[::1]:3001", "[::1]:3001", 3, 0, Pos{22, 21}},
-				{"[::1]:3002", "[::1]:3002", 3, 0, Pos{22, 21}},
-				{"127.0.0.1:3009", "127.0.0.1:3009", 1, 50, Pos{22, 84}},
+				{"127.0.0.1:3000", "127.0.0.1:3000", 1, 50, Pos{25, 15}},
+				{"[::1]:3001", "[::1]:3001", 3, 0, Pos{25, 21}},
+				{"[::1]:3002", "[::1]:3002", 3, 0, Pos{25, 21}},
+				{"127.0.0.1:3009", "127.0.0.1:3009", 1, 50, Pos{25, 84}},
 			}, "hash", HashKey{"header", "X-User"}, 500 * time.Millisecond, 5 * time.Second, 6 * time.Second, 2 * time.Hour,
-			9, 7 * time.Second, true, 0, 50, Pos{21, 1},
+			9, 7 * time.Second, true, 0, 50, 100, 3 * time.Second, -1, 8 * time.Second, 9 * time.Second, 10, 1 << 20, 0,
+			Health{
+				"http", "/health?full=1", "HEAD", "app.example.com:81", 9000,
+				map[string]string{"X-Check": "lb", "Authorization": "Bearer x"}, []StatusRange{{204, 204}, {200, 202}}, "",
+				3 * time.Second, 100 * time.Millisecond, 4 * time.Second, 5 * time.Second, 4, 5, 0,
+			},
+			Ejection{6, 70, 11 * time.Second, 12 * time.Second, 13 * time.Second}, Pos{24, 1},
 		}, api},
-		Routes: []Route{{"api", "api.example.com", "/v1", "api", Pos{36, 1}}, {"rest", "", "/", "app", Pos{40, 1}}},
+		Routes: []Route{{"api", "api.example.com", "/v1", "api", Pos{70, 1}}, {"rest", "", "/", "app", Pos{74, 1}}},
 	}
 	if d := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("-want +got:\n%s", d)
@@ -155,6 +196,16 @@ func TestLimits(t *testing.T) {
 				text += line
 			case "pool.NAME.backends":
 				text = "[pool.app]\nbackends = [3001, { address = 3000, " + strings.TrimSpace(line) + " }]\n"
+			case "pool.NAME.health":
+				text += "[pool.app.health]\n" + line
+			case "pool.NAME.ejection":
+				switch k.Name {
+				case "out":
+					line += "max_out = \"24h\"\n"
+				case "max_out":
+					line += "out = \"10ms\"\n"
+				}
+				text += "[pool.app.ejection]\n" + line
 			case "server":
 				text += "[server]\n" + line
 			default:
@@ -213,7 +264,7 @@ func TestNotText(t *testing.T) {
 		"# \x01\n# \x02 \x03\n":            "f:1:3: the control character 0x01 cannot be in a file: remove it\nf:2:3: the control character 0x02 cannot be in a file: remove it",
 		"a = 1\rb = 2\n":                   "f:1:6: a carriage return inside a line: end lines with a line feed",
 		"\xef\xbb\xbf[poool.a]\r\n\r\nx=1": "f:1:1: poool: unknown table, did you mean \"pool\"?",
-		"#é日\n[pool.\"é日\"]\nx = 1\n":      "f:2:1: pool.\"é日\": a name is made of letters a-z, digits, \"_\", \"-\" and \".\"\nf:3:1: pool.\"é日\".x: unknown key; the keys here are backends, strategy, hash, connect_timeout, response_timeout, read_timeout, tunnel_idle, max_idle, idle_timeout, reuse, retries, max_inflight",
+		"#é日\n[pool.\"é日\"]\nx = 1\n":      "f:2:1: pool.\"é日\": a name is made of letters a-z, digits, \"_\", \"-\" and \".\"\nf:3:1: pool.\"é日\".x: unknown key; the keys here are backends, strategy, hash, connect_timeout, response_timeout, read_timeout, tunnel_idle, max_idle, idle_timeout, reuse, retries, max_inflight, retry_budget, try_timeout, queue, queue_timeout, hold, hold_requests, hold_bytes, slow_start, health, ejection",
 	} {
 		if got := verdict(in); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", in, got, want)
@@ -261,7 +312,8 @@ func TestEqual(t *testing.T) {
 	}
 	for _, other := range []string{
 		"[pool.app]\nbackends = [3000]\n", "[pool.ap]\nbackends = [3000, 3001]\n", "[pool.app]\nbackends = [3000, 3001]\nretries = 1\n",
-		"[pool.app]\nbackends = [3000, {address = 3001, weight = 2}]\n", "[pool.app]\nbackends = [3000, 3001]\n[admin]\naddress = \"off\"\n",
+		"[pool.app]\nbackends = [3000, {address = 3001, weight = 2}]\n",
+		"[pool.app]\nbackends = [3000, 3001]\nhealth.headers.a = \"b\"\nhealth.path = \"/\"\n", "[pool.app]\nbackends = [3000, 3001]\nejection.faults = \"off\"\n", "[pool.app]\nbackends = [3000, 3001]\n[admin]\naddress = \"off\"\n",
 	} {
 		if Equal(base, read(other)) {
 			t.Errorf("equal: %s", other)

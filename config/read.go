@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -115,7 +116,11 @@ func (r *reader) config(c *Config, tree map[string]any) {
 			})
 		case "pool":
 			r.named(path, v, func(name, path string, m map[string]any) {
-				p := Pool{Name: name, Pos: r.pos(path)}
+				p := DefaultPool(name)
+				p.Pos = r.pos(path)
+				m = maps.Clone(m)
+				r.sub("pool.NAME", path, "health", m, p.Health.fields())
+				r.sub("pool.NAME", path, "ejection", m, p.Ejection.fields())
 				r.table("pool.NAME", path, m, p.fields())
 				p.capBackends()
 				c.Pools = append(c.Pools, p)
@@ -142,13 +147,17 @@ func (r *reader) unknownTop(path, name string, v any) {
 			name = s
 		}
 	}
-	for _, k := range keys {
-		if k.Name == name {
-			if k.Name != path {
-				r.faultKey(path, "unknown key, and outside of any table: did you mean %q below a line [%s]?", k.Name, exampleTable(k.Table))
-			} else {
-				r.faultKey(path, "this key belongs in a table: write it below a line [%s]", exampleTable(k.Table))
-			}
+	if table := tableOf(name); table != "" {
+		if name != path {
+			r.faultKey(path, "unknown key, and outside of any table: did you mean %q below a line [%s]?", name, exampleTable(table))
+		} else {
+			r.faultKey(path, "this key belongs in a table: write it below a line [%s]", exampleTable(table))
+		}
+		return
+	}
+	for in, names := range subs {
+		if sub := suggest(name, names); sub != "" && guess == "" {
+			r.faultKey(path, "belongs to a pool: write [%s.%s]", exampleTable(in), sub)
 			return
 		}
 	}
@@ -162,12 +171,7 @@ func (r *reader) unknownTop(path, name string, v any) {
 // exampleTable turns pool.NAME into a table that one could write.
 func exampleTable(table string) string {
 	table = strings.TrimSuffix(table, ".backends")
-	for _, e := range [][2]string{{"pool.NAME", "pool.app"}, {"listen.NAME", "listen.web"}, {"route.NAME", "route.api"}} {
-		if table == e[0] {
-			return e[1]
-		}
-	}
-	return table
+	return strings.NewReplacer("pool.NAME", "pool.app", "listen.NAME", "listen.web", "route.NAME", "route.api").Replace(table)
 }
 
 // single reads a table that is there once.
@@ -233,6 +237,27 @@ func checkTableName(name string) string {
 	return ""
 }
 
+// subs are the tables that stand in others, by the table that they stand in.
+var subs = map[string][]string{"pool.NAME": {"health", "ejection"}}
+
+// sub reads the table of the given name in m, which is the one at path, and takes it out of m.
+func (r *reader) sub(table, path, name string, m, fields map[string]any) {
+	v, ok := m[name]
+	delete(m, name)
+	at := joinKey(path, name)
+	if !ok || r.bad[at] {
+		return
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		r.table(table+"."+name, at, v, fields)
+	case []map[string]any:
+		r.faultKey(at, "is one table: write [%s] instead of [[%s]]", at, at)
+	default:
+		r.fault(at, "is a table: write a line [%s] and its keys below, found %s", at, r.found(at, v))
+	}
+}
+
 // table reads the keys of one table into fields, which has a pointer for each key.
 func (r *reader) table(table, path string, m map[string]any, fields map[string]any) {
 	known := keysOf(table)
@@ -268,13 +293,12 @@ func (r *reader) unknownKey(table, path, name string, known []*Key) {
 	for _, k := range known {
 		names = append(names, k.Name)
 	}
+	names = append(names, subs[table]...)
 	guess := suggest(name, names)
 	sure := guess != "" && (slices.Contains(strings.Fields(aliases[flatten(name)]), guess) || distance(flatten(name), guess) <= 1)
-	for _, k := range keys {
-		if k.Name == name && k.Table != "pool.NAME.backends" && !sure {
-			r.faultKey(path, "unknown key here, it belongs in [%s]", k.Table)
-			return
-		}
+	if at := tableOf(name); at != "" && at != "pool.NAME.backends" && !sure {
+		r.faultKey(path, "unknown key here, it belongs in [%s]", at)
+		return
 	}
 	r.faultKey(path, "unknown key%s", didYouMean(name, names, "; the keys here are "+strings.Join(names, ", ")))
 }

@@ -6,6 +6,7 @@ import "time"
 type Settings struct {
 	ConnectTimeout  time.Duration // for one connection; 0: see ConnectTimeoutFor
 	ResponseTimeout time.Duration // from the request sent to the response head
+	TryTimeout      time.Duration // the same of an attempt that another backend may follow; 0: ResponseTimeout
 	ReadTimeout     time.Duration // between two reads of a response body
 	TunnelIdle      time.Duration // a tunnel on which nothing moved for so long is closed
 	MaxIdle         int           // idle connections kept per backend
