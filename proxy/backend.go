@@ -147,7 +147,7 @@ func (x *exchange) dial(b *upstream.Backend) (*backendConn, failure) {
 			return nil, failure{reason: Exhausted}
 		}
 		stats.ConnErrors.Inc()
-		return nil, failure{reason: ConnectFailed}
+		return nil, failure{reason: ConnectFailed, fault: upstream.ConnectFault(err)}
 	}
 	stats.ConnsOpened.Inc()
 	stats.ConnsOpen.Inc()

@@ -205,25 +205,33 @@ func (x *exchange) choose(last *failure) (*upstream.Backend, failure) {
 	x.sel.Now = x.w.loop.Now()
 	lease, err := x.route.Pool.Acquire(&x.sel)
 	if err != nil {
-		// The pool may have left the configuration since the request was matched: then it has another route.
-		if set := x.w.proxy.settings.Load(); set.Table != x.set.Table {
-			x.set = set
-			if !x.findRoute() {
-				return nil, failure{reason: NoRoute}
-			}
-			x.sel.Now = x.w.loop.Now()
-			lease, err = x.route.Pool.Acquire(&x.sel)
+		if x.routesChanged() {
+			return x.reroute(last)
 		}
-	}
-	if err != nil {
 		var f failure
-		if lease, f = x.queue(err, last); f.failed() {
+		lease, f = x.queue(err, last)
+		if f.failed() && x.routesChanged() {
+			return x.reroute(last)
+		}
+		if f.failed() {
 			return nil, f
 		}
 	}
 	x.lease, x.leased = lease, true
 	x.tries++
 	return lease.Backend(), failure{}
+}
+
+// routesChanged reports whether a reload has come since the request was matched.
+func (x *exchange) routesChanged() bool { return x.w.proxy.settings.Load().Table != x.set.Table }
+
+// reroute looks the request up again: its pool may have left the configuration.
+func (x *exchange) reroute(last *failure) (*upstream.Backend, failure) {
+	x.set = x.w.proxy.settings.Load()
+	if !x.findRoute() {
+		return nil, failure{reason: NoRoute}
+	}
+	return x.choose(last)
 }
 
 // settle ends the lease.
@@ -248,7 +256,7 @@ func (x *exchange) attempt(b *upstream.Backend) failure {
 		f = x.try(b, true)
 	}
 	if f.failed() && x.leased {
-		x.settle(answers[f.reason].fault)
+		x.settle(f.blame())
 	}
 	return f
 }

@@ -36,7 +36,7 @@ func TestRefused(t *testing.T) {
 	}
 	for i := range backends {
 		n := l.sum(i, func(s *upstream.Stats) uint64 { return s.ConnErrors.Load() })
-		if f := l.faults(i, upstream.FaultConnect); n == 0 || f != n {
+		if f := l.faults(i, upstream.FaultRefused); n == 0 || f != n {
 			t.Errorf("backend %d: %d connections refused, %d faults", i, n, f)
 		}
 	}

@@ -1,12 +1,12 @@
 package proxy
 
-import (
-	"lb/loop"
-	"lb/upstream"
-)
+import "lb/upstream"
 
 // askAgain is when, in ns, a request is tried again whose backends all refused it and are not known to be dead.
 const askAgain = 100e6
+
+// lookAround is how often, in ns, a request that waits looks whether a reload has taken its pool away.
+const lookAround = 500e6
 
 // place is an exchange's place in the queue of its pool.
 type place struct {
@@ -64,19 +64,30 @@ func (x *exchange) queue(err error, last *failure) (upstream.Lease, failure) {
 	defer func() { p.waiting = false }()
 	for {
 		if !p.woken {
-			if err := x.task.Park(p.until); err != nil {
-				pool.Leave(&p.Waiter, err == loop.ErrTimeout, x.w.loop.Now())
-				if x.task.Interrupted() != nil {
-					return upstream.Lease{}, x.interruption()
-				}
+			err := x.task.Park(min(p.until, x.w.loop.Now()+lookAround))
+			now := x.w.loop.Now()
+			switch {
+			case err == nil:
+			case x.task.Interrupted() != nil:
+				pool.Leave(&p.Waiter, false, now)
+				return upstream.Lease{}, x.interruption()
+			case now >= p.until:
+				pool.Leave(&p.Waiter, true, now)
+				return upstream.Lease{}, none
+			case x.routesChanged():
+				pool.Leave(&p.Waiter, false, now)
 				return upstream.Lease{}, none
 			}
 			continue
 		}
 		p.woken = false
 		x.sel.Now = x.w.loop.Now()
-		if lease, err := pool.Acquire(&x.sel); err == nil {
+		lease, err := pool.Acquire(&x.sel)
+		switch err {
+		case nil:
 			return lease, failure{}
+		case upstream.ErrTried: // and out of the queue by that
+			return upstream.Lease{}, none
 		}
 	}
 }

@@ -195,3 +195,22 @@ func TestUnreadyElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// A request that waits for a pool which a reload takes away goes where the new routes say.
+func TestWaitingAcrossAReload(t *testing.T) {
+	gone, stays := newOrigin(t, nil), newOrigin(t, nil)
+	l := newLab(t, []string{gone.addr}, hold(time.Minute, time.Minute))
+	l.pool.SetDead(l.pool.Snapshot().All[0], time.Now().Add(time.Hour))
+	p := l.client()
+	p.send(get("/"))
+	l.waiting(1)
+	other := newLab(t, []string{stays.addr})
+	set := *l.proxy.Settings()
+	set.Table = other.proxy.Settings().Table
+	l.proxy.Update(&set)
+	b := stays.accept()
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	p.status(200)
+	l.waiting(0)
+}

@@ -76,7 +76,8 @@ type failure struct {
 	reason Reason
 	status int // in place of the reason's
 	detail string
-	stale  bool // the connection had served before and ended before a byte of the answer: nobody's fault
+	fault  upstream.Fault // in place of the reason's
+	stale  bool           // the connection had served before and ended before a byte of the answer: nobody's fault
 }
 
 func (f *failure) failed() bool { return f.reason != None }
@@ -86,6 +87,14 @@ func (f *failure) statusCode() int {
 		return f.status
 	}
 	return answers[f.reason].status
+}
+
+// blame is whose fault it was.
+func (f *failure) blame() upstream.Fault {
+	if f.fault != upstream.FaultNone {
+		return f.fault
+	}
+	return answers[f.reason].fault
 }
 
 // code is what the log calls it.
