@@ -1,6 +1,9 @@
 package http1
 
-import "math"
+import (
+	"bytes"
+	"math"
+)
 
 // Body lengths that are no number of bytes.
 const (
@@ -48,6 +51,10 @@ func coding(v []byte) fault {
 	}
 	return unknownCoding
 }
+
+// tabbed reports whether a tab stands behind the value of a field that frames. It is white space like the other (RFC 9110 5.6.3), but not
+// to every reader: Node takes "chunked" with a tab for another coding. The line goes on as it came, so it must be refused.
+func tabbed(b []byte, f *Field) bool { return bytes.IndexByte(b[f.ValueEnd:f.End], '\t') >= 0 }
 
 // element cuts the first of a comma separated list, without the white space around it.
 func element(v []byte) (e, rest []byte, more bool) {

@@ -271,7 +271,7 @@ func (r *Request) finish(b []byte) fault {
 			f = o.add(v)
 		case FieldContentLength:
 			ok := false
-			if r.Length, ok = parseLength(v); !ok {
+			if r.Length, ok = parseLength(v); !ok || tabbed(b, fd) {
 				return badLength
 			}
 		case FieldTransferEncoding:
@@ -281,7 +281,9 @@ func (r *Request) finish(b []byte) fault {
 			if r.Has(FieldContentLength) {
 				return lengthAndCoding
 			}
-			f, r.Length = coding(v), LengthChunked
+			if f, r.Length = coding(v), LengthChunked; f == none && tabbed(b, fd) {
+				return badCoding
+			}
 		case FieldExpect:
 			if r.Minor == 1 {
 				if r.Expect = true; !equalFold(v, "100-continue") {

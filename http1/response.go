@@ -172,14 +172,14 @@ func (r *Response) finish(b []byte, method Method) fault {
 			}
 		case FieldContentLength:
 			ok := false
-			if length, ok = parseLength(v); !ok {
+			if length, ok = parseLength(v); !ok || tabbed(b, fd) {
 				return badLength
 			}
 		case FieldTransferEncoding:
 			if r.Minor == 0 {
 				return codingIn10
 			}
-			if !equalFold(v, "chunked") {
+			if !equalFold(v, "chunked") || tabbed(b, fd) {
 				return badCoding
 			}
 			length = LengthChunked
