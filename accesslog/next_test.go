@@ -55,7 +55,7 @@ func TestNextUnderLoad(t *testing.T) {
 		})
 	}
 	before := l.Lines()
-	for i := range 200 {
+	for i := range 30 {
 		use(t, l, all[i%len(all)])
 		if l.On() {
 			until(t, "lines", func() bool { return l.Lines() > before })

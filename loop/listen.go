@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,18 @@ type Listener struct {
 // acceptPause is how long accepting rests when there are no descriptors left: short, so that service is
 // back within a second of their return.
 const acceptPause = int64(100 * time.Millisecond)
+
+// Serve accepts connections of ln on every loop until the Listener is closed. Each is handed to the loop that
+// has the fewest; there accept is called, on the loop, and must not wait. ln may be closed afterwards where the
+// system lets a descriptor be copied (Windows does not). (A net.UnixListener removes its path then, unless told not
+// to.)
+func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
+	s, err := g.Take(ln)
+	if err == nil {
+		s.Start(accept)
+	}
+	return s, err
+}
 
 // Paused counts how often accepting paused for want of descriptors.
 func (s *Listener) Paused() uint64 { return s.paused.Load() }

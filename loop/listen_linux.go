@@ -31,10 +31,8 @@ type lnSide struct {
 // those that are there.
 const maxAccepts = 128
 
-// Serve accepts connections of ln on every loop until the Listener is closed. Each is handed to the loop that
-// has the fewest; there accept is called, on the loop, and must not wait. ln may be closed afterwards:
-// the Listener has a descriptor of its own. (A net.UnixListener removes its path then, unless told not to.)
-func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
+// Take is the part of Serve that can fail: it takes ln over, and connections wait in the kernel until Start.
+func (g *Group) Take(ln net.Listener) (*Listener, error) {
 	f, ok := ln.(interface{ File() (*os.File, error) })
 	if !ok {
 		return nil, fmt.Errorf("loop: cannot serve a %T: it has no descriptor", ln)
@@ -48,7 +46,7 @@ func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 		file.Close()
 		return nil, fmt.Errorf("loop: %w", err)
 	}
-	s := &Listener{group: g, accept: accept, acceptor: acceptor{file, fd}}
+	s := &Listener{group: g, acceptor: acceptor{file, fd}}
 	if _, ok := ln.(*net.TCPListener); ok {
 		// Linux hands these on to accepted connections, which saves two system calls for each.
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -56,14 +54,19 @@ func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
 	}
-	for _, l := range g.loops {
+	return s, nil
+}
+
+// Start begins to accept, as Serve says. It is called once.
+func (s *Listener) Start(accept func(*Conn)) {
+	s.accept = accept
+	for _, l := range s.group.loops {
 		l.Post(func() {
 			side := &lnSide{l: l, ln: s}
-			l.lns[int32(fd)] = side
+			l.lns[int32(s.fd)] = side
 			side.add()
 		})
 	}
-	return s, nil
 }
 
 // Close stops accepting and waits until no loop will call accept again, so it must not be called on one.
@@ -83,8 +86,10 @@ func (s *Listener) Close() error {
 	s.group.each(func(l *Loop) {
 		if l.index == 0 {
 			side := &lnSide{l: l, ln: s}
-			side.acceptUpTo(1 << 20)
-			side.remove() // it may wait for descriptors
+			if s.accept != nil { // it was started
+				side.acceptUpTo(1 << 20)
+				side.remove() // it may wait for descriptors
+			}
 			// At once, and not by who called: until then the kernel goes on completing connections, and resets them.
 			err, closed = s.file.Close(), true
 		}

@@ -18,11 +18,8 @@ type acceptor struct {
 	done sync.WaitGroup
 }
 
-// Serve accepts connections of ln on every loop until the Listener is closed. Each is handed to the loop that
-// has the fewest; there accept is called, on the loop, and must not wait. ln may be closed afterwards
-// where the system lets a descriptor be copied (Windows does not). (A net.UnixListener removes its path
-// then, unless told not to.)
-func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
+// Take is the part of Serve that can fail: it takes ln over, and connections wait in the kernel until Start.
+func (g *Group) Take(ln net.Listener) (*Listener, error) {
 	if f, ok := ln.(interface{ File() (*os.File, error) }); ok {
 		if file, err := f.File(); err == nil {
 			own, err := net.FileListener(file)
@@ -33,10 +30,14 @@ func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 			ln = own
 		}
 	}
-	s := &Listener{group: g, accept: accept, acceptor: acceptor{ln: ln, stop: make(chan struct{})}}
+	return &Listener{group: g, acceptor: acceptor{ln: ln, stop: make(chan struct{})}}, nil
+}
+
+// Start begins to accept, as Serve says. It is called once.
+func (s *Listener) Start(accept func(*Conn)) {
+	s.accept = accept
 	s.done.Add(1)
 	go s.acceptLoop()
-	return s, nil
 }
 
 func (s *Listener) acceptLoop() {

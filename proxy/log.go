@@ -25,7 +25,7 @@ func (x *exchange) fill(r *accesslog.Record) {
 	now := x.w.loop.Now()
 	r.Time = loop.WallTime(x.start)
 	r.Client = x.client
-	r.Listener = x.c.ln.name
+	r.Listener = x.c.ln.Name()
 	r.Status = x.status
 	r.Tries = x.tries
 	r.Reason = ""

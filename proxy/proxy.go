@@ -11,8 +11,8 @@ package proxy
 import (
 	"context"
 	"hash/maphash"
-	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,7 +77,7 @@ type Proxy struct {
 	limits   limits
 
 	mu        sync.Mutex
-	listeners []*Listener // guarded by mu; those that were closed stay for their counters
+	listeners []*Listener // guarded by mu; in the order of their opening, with closed ones that have connections
 }
 
 // New makes a proxy on the loops of g.
@@ -99,37 +99,15 @@ func (p *Proxy) Update(s *Settings) { p.settings.Store(s) }
 // Settings are those in force.
 func (p *Proxy) Settings() *Settings { return p.settings.Load() }
 
-// Listen serves ln under the given name until the Listener or the proxy is closed. It takes ln over.
-func (p *Proxy) Listen(name string, ln net.Listener) (*Listener, error) {
-	l := &Listener{name: name, addr: ln.Addr(), shards: make([]listenerShard, p.group.Len())}
-	inner, err := p.group.Serve(ln, func(c *loop.Conn) {
-		w := p.workers[c.Loop().Index()]
-		w.accept(l, c)
-	})
-	ln.Close()
-	if err != nil {
-		return nil, err
-	}
-	l.inner = inner
-	p.mu.Lock()
-	p.listeners = append(p.listeners, l)
-	p.mu.Unlock()
-	return l, nil
-}
-
-// Listeners are all that were ever served.
-func (p *Proxy) Listeners() []*Listener {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]*Listener(nil), p.listeners...)
-}
-
 // Shutdown stops accepting, tells clients to close their connections as they use them and those of tunnels to
 // connect again, and waits until all requests and tunnels have ended. When ctx ends first it cuts what is left,
 // and returns ctx.Err().
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.stopping.Store(true)
-	for _, l := range p.Listeners() {
+	p.mu.Lock()
+	all := slices.Clone(p.listeners)
+	p.mu.Unlock()
+	for _, l := range all {
 		l.Close()
 	}
 	half := time.Hour
