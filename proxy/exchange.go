@@ -53,7 +53,9 @@ type exchange struct {
 	start     int64 // when the head had come
 	connect   int64 // ns that connecting took, 0 on a connection that was there
 	first     int64 // when the first byte of the answer came
+	sent      int64 // when the backend had got all of the request
 	respondBy int64 // until when the response head must be there; 0 while the request is still being sent
+	hasty     bool  // respondBy is that of TryTimeout
 	status    int   // sent to the client
 	why       failure
 	answered  bool // bytes of an answer have gone to the client

@@ -77,6 +77,7 @@ type failure struct {
 	status int // in place of the reason's
 	detail string
 	fault  upstream.Fault // in place of the reason's
+	again  bool           // with ResponseTimeout: another backend is to be tried, see giveUp
 	stale  bool           // the connection had served before and ended before a byte of the answer: nobody's fault
 }
 

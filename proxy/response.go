@@ -32,7 +32,12 @@ func (x *exchange) send() failure {
 
 // requestSent begins the wait for the response.
 func (x *exchange) requestSent() {
-	x.respondBy = x.w.loop.Now() + int64(x.snap.Settings.ResponseTimeout)
+	set := x.snap.Settings
+	x.sent = x.w.loop.Now()
+	x.respondBy = x.sent + int64(set.ResponseTimeout)
+	if x.hasty = set.TryTimeout > 0 && set.TryTimeout < set.ResponseTimeout; x.hasty {
+		x.respondBy = x.sent + int64(set.TryTimeout)
+	}
 }
 
 // backendFailure is what an error of the backend's connection means before any byte of an answer has come.
@@ -75,6 +80,14 @@ func (x *exchange) receive() failure {
 	have := 0
 	for {
 		if err := x.await(&x.respondBy); err != nil {
+			if err == loop.ErrTimeout && x.hasty && x.task.Interrupted() == nil {
+				if x.giveUp() {
+					return failure{reason: ResponseTimeout, again: true}
+				}
+				x.hasty = false
+				x.respondBy = x.sent + int64(x.snap.Settings.ResponseTimeout)
+				continue
+			}
 			return x.backendFailure(err)
 		}
 		if x.back == nil {

@@ -21,6 +21,12 @@ func (x *exchange) mayRetry(f *failure) bool {
 		if !x.repeatable() {
 			return false
 		}
+	case ResponseTimeout: // see giveUp
+		if !f.again {
+			return false
+		}
+		x.retry--
+		return true
 	case BackendUnready: // see unready
 		x.retry--
 		return true
@@ -49,4 +55,18 @@ func (x *exchange) unready() bool {
 	now := x.w.loop.Now()
 	goes := !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(now) < 1
 	return goes && x.route.Pool.AllowRetry(now)
+}
+
+// giveUp reports whether a backend that was silent for TryTimeout is left for another: one that has room, for a request
+// that may be repeated. Without those it is waited for like any: it may be at work on the answer.
+func (x *exchange) giveUp() bool {
+	if x.answered || x.first != 0 || x.retry == 0 || !x.repeatable() {
+		return false
+	}
+	for _, b := range x.route.Pool.Snapshot().Ready {
+		if !x.sel.Has(b.Live) && (b.MaxInflight <= 0 || b.Inflight() < b.MaxInflight) {
+			return x.route.Pool.AllowRetry(x.w.loop.Now())
+		}
+	}
+	return false
 }

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"lb/upstream"
+)
+
+const tryTimeout = 20 * time.Millisecond
+
+// hasty gives up a silent backend soon, and the last one not before the end of the test.
+func hasty(p *plan) {
+	p.pool.TryTimeout = tryTimeout
+	p.pool.ResponseTimeout = patience
+	p.loops = 1
+}
+
+// mute is a backend that takes a request and never says anything.
+func mute(t *testing.T) *origin {
+	return newOrigin(t, patient(func(p *peer) { p.head(); io.Copy(io.Discard, p.br) }))
+}
+
+func TestTryTimeout(t *testing.T) {
+	silent := mute(t)
+	well := newOrigin(t, patient(func(p *peer) {
+		for {
+			if strings.HasPrefix(p.head(), "PUT") {
+				p.expect("some body")
+			}
+			p.send(ok("well"))
+		}
+	}))
+	l := newLab(t, []string{silent.addr, well.addr}, hasty)
+	p := l.client()
+	for _, r := range []string{get("/"), get("/"), request("PUT", "/", "some body"), request("PUT", "/", "some body")} {
+		p.send(r)
+		if head, body := p.answer(); !strings.HasPrefix(head, "HTTP/1.1 200 ") || body != "well" {
+			t.Fatalf("%q %q", head, body)
+		}
+	}
+	eventually(t, "the faults of the silent one", func() bool { return l.faults(0, upstream.FaultTimeout) > 0 })
+	if n, m := silent.count.Load(), l.faults(0, upstream.FaultTimeout); uint64(n) != m {
+		t.Errorf("%d requests were given up, %d faults", n, m)
+	}
+	if n := l.faults(1, upstream.FaultTimeout); n != 0 {
+		t.Errorf("%d faults of the one that is well", n)
+	}
+}
+
+// TestTryTimeoutOfBody gives up a backend that has got a body in pieces, of which the next one gets all.
+func TestTryTimeoutOfBody(t *testing.T) {
+	silent, well := newOrigin(t, nil), newOrigin(t, nil)
+	l := newLab(t, []string{silent.addr, well.addr}, hasty)
+	p := l.client()
+	p.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nab")
+	first := func() *peer { // whoever comes first is the silent one
+		select {
+		case o := <-silent.conns:
+			return o
+		case o := <-well.conns:
+			silent, well = well, silent
+			return o
+		case <-time.After(patience):
+			t.Fatal("lb does not connect")
+			return nil
+		}
+	}()
+	first.head()
+	first.expect("ab")
+	p.send("cdef")
+	first.expect("cdef")
+	p.send("gh")
+	first.expect("gh")
+	next := well.accept()
+	next.head()
+	next.expect("abcdefgh")
+	next.send(ok("well"))
+	if _, body := p.answer(); body != "well" {
+		t.Fatalf("%q", body)
+	}
+}
+
+// TestTryTimeoutOfTheLast waits for the last that may be tried, for what may not be repeated, and for those who have
+// begun, however long it takes them.
+func TestTryTimeoutOfTheLast(t *testing.T) {
+	for name, c := range map[string]struct {
+		backends int
+		request  string
+		begins   string // what comes of the answer at once
+		rest     string
+		change   func(*plan)
+	}{
+		"nobody else":     {1, get("/"), "", ok("late"), nil},
+		"no retries":      {2, get("/"), "", ok("late"), func(p *plan) { p.pool.Retries = 0 }},
+		"no budget":       {2, get("/"), "", ok("late"), func(p *plan) { p.pool.RetryShare = -10 }},
+		"POST":            {2, request("POST", "/", "body"), "", ok("late"), nil},
+		"head has begun":  {2, get("/"), "HTTP/1.1 2", ok("late")[10:], nil},
+		"103":             {2, get("/"), "HTTP/1.1 103 Early Hints\r\n\r\n", ok("late"), nil},
+		"longer than all": {2, get("/"), "", ok("late"), func(p *plan) { p.pool.TryTimeout = time.Hour }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan *peer, 8)
+			serve := func(p *peer) {
+				p.head()
+				if c.begins != "" {
+					p.send(c.begins)
+				}
+				asked <- p
+				io.Copy(io.Discard, p.br)
+			}
+			var origins []*origin
+			var addrs []string
+			for range c.backends {
+				origins = append(origins, newOrigin(t, patient(serve)))
+				addrs = append(addrs, origins[len(origins)-1].addr)
+			}
+			if c.change == nil {
+				c.change = func(*plan) {}
+			}
+			l := newLab(t, addrs, hasty, c.change)
+			p := l.client()
+			p.send(c.request)
+			o := <-asked
+			time.Sleep(5 * tryTimeout) // in which nothing is to happen
+			if len(asked) > 0 {
+				t.Fatal("another backend was asked")
+			}
+			o.send(c.rest)
+			head := p.head()
+			if strings.HasPrefix(head, "HTTP/1.1 103 ") {
+				head = p.head()
+			}
+			if !strings.HasPrefix(head, "HTTP/1.1 200 ") {
+				t.Fatalf("%q", head)
+			}
+			p.expect("late")
+		})
+	}
+}
+
+// TestTryTimeoutOfAll has nobody answer: the last one has until the response timeout, and the client hears of it.
+func TestTryTimeoutOfAll(t *testing.T) {
+	a, b, c := mute(t), mute(t), mute(t)
+	l := newLab(t, []string{a.addr, b.addr, c.addr}, hasty, func(p *plan) { p.pool.ResponseTimeout = 200 * time.Millisecond })
+	p := l.client()
+	p.send(get("/"))
+	head, body := p.answer()
+	own(t, head, body, 504, false)
+	if n := a.count.Load() + b.count.Load() + c.count.Load(); n != 3 {
+		t.Errorf("%d backends were asked", n)
+	}
+	l.answered(ResponseTimeout, 1)
+}
