@@ -100,9 +100,15 @@ func (c *client) end() {
 	}
 	now := c.w.loop.Now()
 	c.linger = now + int64(lingerMax)
-	c.conn.SetReadDeadline(now + int64(lingerFor))
+	if c.w.drained != nil {
+		c.hurry()
+	}
+	c.conn.SetReadDeadline(min(now+int64(lingerFor), c.linger))
 	c.conn.Await((*lingerer)(c))
 }
+
+// hurry is for a client that is read on when a shutdown has begun, which it shall not hold up.
+func (c *client) hurry() { c.linger = min(c.linger, c.w.loop.Now()+int64(lingerStop)) }
 
 // lingerer is a client whose answer has been sent, and whose bytes nobody wants.
 type lingerer client

@@ -208,6 +208,37 @@ func TestShutdownCuts(t *testing.T) {
 	l.idle(0)
 }
 
+// Clients that go on sending to nobody hold up neither a shutdown nor its cut for long.
+func TestShutdownDoesNotLinger(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr})
+	chatter := func(p *peer) {
+		for p.trySend("x") == nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	refused, upload := l.client(), l.client()
+	refused.send("nonsense\r\n\r\n")
+	refused.head()
+	go chatter(refused)
+	upload.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+	u := o.accept()
+	u.head()
+	go chatter(upload)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := l.shutdown(ctx)
+	eventually(t, "the refused client is gone", func() bool { return l.proxy.Listeners()[0].Stats().Open == 1 })
+	running(t, done)
+	cancel()
+	begin := time.Now()
+	wait(t, done)
+	if took := time.Since(begin); took > lingerFor {
+		t.Errorf("cutting took %v", took)
+	}
+	head, body := upload.answer()
+	own(t, head, body, 503, true)
+}
+
 // A second one does not wait for what is already gone, and one of many at once comes to an end.
 func TestShutdownTwice(t *testing.T) {
 	o := newOrigin(t, echo)

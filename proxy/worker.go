@@ -17,9 +17,10 @@ const (
 	trimEvery = 2 * time.Second
 	// A connection that lb closes is read on, so that the client gets to see the answer: closing a socket with
 	// unread bytes resets it, and many clients read only when they have sent all. It is read for lingerMax, if
-	// the client never pauses for lingerFor.
-	lingerFor = 2 * time.Second
-	lingerMax = 30 * time.Second
+	// the client never pauses for lingerFor; in a shutdown, for lingerStop.
+	lingerFor  = 2 * time.Second
+	lingerMax  = 30 * time.Second
+	lingerStop = 500 * time.Millisecond
 )
 
 // worker is one loop's part of the proxy. Everything in it belongs to that loop.
@@ -98,6 +99,11 @@ func (w *worker) drain(done func(), most time.Duration) {
 	w.leave(ts, min(most, time.Duration(len(ts)*len(w.proxy.workers))*leavePace), w.index)
 	w.grace = new(loop.Timer)
 	w.loop.AfterFunc(w.grace, w.loop.Now()+int64(idleGrace), w.closeIdle)
+	for c := w.clients.next; c != &w.clients; c = c.next {
+		if c.linger != 0 {
+			c.hurry()
+		}
+	}
 	w.checkDrained()
 }
 
