@@ -384,7 +384,7 @@ func (p *party) converse(r *rand.Rand, dial func() (net.Conn, error)) {
 }
 
 // Whatever valid requests clients send and however the backends frame their answers, both get what the other sent.
-// go test -race -run Random -soak 5m ./proxy goes on for longer.
+// go test -race -run Random ./proxy -soak 5m goes on for longer.
 func TestRandomTraffic(t *testing.T) {
 	p := &party{t: t, talks: map[int]*talk{}, errs: make(chan string, 10)}
 	a, b := newOrigin(t, p.serve), newOrigin(t, p.serve)
