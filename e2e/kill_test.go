@@ -63,7 +63,7 @@ func TestKillUnderLoad(t *testing.T) {
 func TestKillInFlight(t *testing.T) {
 	const n = 200
 	apps := startApps(t, 4, "express.mjs")
-	l := startLB(t, setup{backends: apps, pool: `strategy = "round_robin"`})
+	l := startLB(t, setup{backends: apps, pool: "strategy = \"round_robin\"\nhold = \"1s\""})
 
 	var clients sync.WaitGroup
 	var mu sync.Mutex

@@ -91,11 +91,18 @@ type setup struct {
 	server   string // lines of [server]
 	log      string // lines of [access_log] in place of a path in the test's directory
 	more     string // other tables
+	raw      string // the whole file in place of all else; %LOG% stands for the path of the log
 }
 
 func (s *setup) write(t testing.TB, path, logPath string) {
 	t.Helper()
 	var b strings.Builder
+	if s.raw != "" {
+		if err := os.WriteFile(path, []byte(strings.ReplaceAll(s.raw, "%LOG%", logPath)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
 	b.WriteString("[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\n")
 	if s.log != "" {
 		b.WriteString(s.log + "\n")

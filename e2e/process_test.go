@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -184,8 +183,3 @@ func run(t testing.TB, name string, args ...string) (code int, stdout, stderr st
 }
 
 func tail(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, os.ErrNotExist)
-}

@@ -1,5 +1,5 @@
-// What the apps have in common: they listen on PORT (0: any), say so on standard output, take orders on standard
-// input, and end with it, so that no app outlives the test that started it.
+// What the apps have in common: they listen on PORT (0: any) of HOST, or on the unix socket SOCKET, and say so on
+// standard output; they take orders on standard input, and end with it, so that no app outlives the test that started it.
 import { createInterface } from 'node:readline'
 
 export const name = process.env.NAME ?? 'app'
@@ -10,7 +10,10 @@ const orders = {}
 export function order(verb, f) { orders[verb] = f }
 
 export function listen(server) {
-  server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => console.log('listening', server.address().port))
+  const { SOCKET, PORT = '0', HOST = '127.0.0.1' } = process.env
+  const say = () => console.log('listening', server.address().port ?? SOCKET)
+  if (SOCKET) server.listen(SOCKET, say)
+  else server.listen(Number(PORT), HOST, say)
 }
 
 createInterface({ input: process.stdin })
