@@ -25,6 +25,7 @@ func (s *Server) Reload(ctx context.Context) error {
 	}
 	s.reload.Lock()
 	defer s.reload.Unlock()
+	defer s.reloading()()
 	begin := time.Now()
 	cfg, err := s.opt.Load()
 	if err != nil {

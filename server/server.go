@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,8 @@ type Server struct {
 	once  sync.Once               // closes cut
 	pools atomic.Pointer[[]*pool] // in the order of the file
 
+	supervisor *supervisor // nil: nobody
+
 	reload  sync.Mutex // one Reload at a time; guards names
 	names   *resolver
 	cfg     atomic.Pointer[config.Config] // in force
@@ -100,6 +103,7 @@ func New(cfg *config.Config, o Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.supervisor = newSupervisor(os.Getenv, s.log)
 	p, err := newPlan(context.Background(), cfg, s.names)
 	if err != nil {
 		return nil, err
@@ -197,7 +201,13 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	over := make(chan struct{})
 	actors.Go(func() error {
+		s.attend(over)
+		return nil
+	})
+	actors.Go(func() error {
+		defer close(over)
 		err := s.serve()
 		if err == nil {
 			<-ctx.Done()
@@ -226,6 +236,7 @@ func (s *Server) serve() error {
 		s.log.Info("pool", "pool", p.Name, "strategy", p.strategy, "backends", len(p.Snapshot().All))
 	}
 	s.state.CompareAndSwap(starting, running)
+	s.supervisor.tell("READY=1", "STATUS="+s.summary())
 	s.log.Info("ready", "version", s.opt.Version, "workers", s.group.Len(), "took", time.Since(s.started).Round(time.Millisecond))
 	return nil
 }

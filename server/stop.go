@@ -28,6 +28,7 @@ func (s *Server) Cut() { s.once.Do(func() { close(s.cut) }) }
 // stop ends what serves, in the order in which it depends on each other.
 func (s *Server) stop() error {
 	s.state.Store(stopping)
+	s.tellStop()
 	grace := s.Config().Server.Grace
 	begin := time.Now()
 	requests, tunnels := s.underWay()
