@@ -1,9 +1,8 @@
 // Package admin is the window into a running lb: /metrics, whether it is well and ready, and its status as JSON.
-// It is plain net/http on an address of its own, reads what the data plane counts, and changes nothing.
+// It is plain net/http on an address of its own, reads what the data plane counts, and changes nothing; but see Control.
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,7 +12,8 @@ import (
 // Sources is what there is to see. The funcs are called for each request, on its goroutine.
 type Sources struct {
 	Status  func() Status
-	Ready   func() error // nil when requests are welcome, else why not
+	Ready   func() error   // nil when requests are welcome, else why not
+	Events  func() []Event // the oldest first
 	Metrics http.Handler
 }
 
@@ -24,6 +24,7 @@ type Sources struct {
 //	/-/ready     200, or 503 and a reason while new requests had better go elsewhere
 //	/metrics     for Prometheus
 //	/status      Status as JSON
+//	/events      what happened to backends of late, as JSON
 func Handler(s Sources) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { text(w, http.StatusOK, index(s.Status())) })
@@ -37,12 +38,9 @@ func Handler(s Sources) http.Handler {
 	})
 	mux.Handle("GET /metrics", s.Metrics)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "no-store")
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		e.Encode(s.Status()) // fails only when the client has gone
+		answer(w, http.StatusOK, s.Status())
 	})
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, s.Events()) })
 	return mux
 }
 
@@ -66,6 +64,7 @@ func index(s Status) string {
 	return fmt.Sprintf(`lb %s, %s for %s, %d of %d backends ready
 
 /status      listeners, pools and backends now, as JSON
+/events      what happened to backends of late, as JSON
 /metrics     counters for Prometheus
 /-/healthy   200: the process answers
 /-/ready     200: requests are welcome; 503 and a reason: they had better go elsewhere

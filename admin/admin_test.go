@@ -102,6 +102,7 @@ func handler(ready error) http.Handler {
 			return Status{Version: "v1", State: "running", Uptime: 61, Listeners: []Listener{}, Pools: []Pool{PoolStatus(newPool("a", "b"), "first")}}
 		},
 		Ready:   func() error { return ready },
+		Events:  func() []Event { return []Event{{Pool: "app", Backend: "a", Event: "down", Why: "timed out"}} },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "metrics") }),
 	})
 }
@@ -120,6 +121,9 @@ func TestHandler(t *testing.T) {
 		{"GET", "/-/ready", errors.New("stopping"), 503, "not ready: stopping\n"},
 		{"HEAD", "/-/ready", nil, 200, ""},
 		{"GET", "/metrics", nil, 200, "metrics"},
+		{"GET", "/events", nil, 200, "[\n  {\n    \"time\": \"0001-01-01T00:00:00Z\",\n    \"pool\": \"app\",\n    \"backend\": \"a\",\n    \"event\": \"down\",\n    \"why\": \"timed out\"\n  }\n]\n"},
+		{"POST", "/drain", nil, 404, ""}, // see Control
+		{"POST", "/ready", nil, 404, ""},
 		{"POST", "/-/ready", nil, 405, ""},
 		{"DELETE", "/status", nil, 405, ""},
 		{"GET", "/nothing", nil, 404, ""},

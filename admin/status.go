@@ -30,18 +30,30 @@ type Listener struct {
 type Pool struct {
 	Name     string    `json:"name"`
 	Strategy string    `json:"strategy"`
+	FailOpen bool      `json:"fail_open"` // nobody is ready: requests go to all that are not known to be dead
+	Queue    Queue     `json:"queue"`
 	Backends []Backend `json:"backends"`
+}
+
+// Queue is requests that wait for a backend. Counts are since lb began.
+type Queue struct {
+	Waiting  int64   `json:"waiting"`
+	Waits    uint64  `json:"waits"`
+	Timeouts uint64  `json:"timeouts"` // waits in vain
+	Full     uint64  `json:"full"`     // requests that could not even wait
+	Mean     float64 `json:"mean_ms"`  // of the waits that are over
 }
 
 // Backend is one instance of the app. Counts are since it joined its pool.
 type Backend struct {
-	Name     string `json:"name"`
-	Address  string `json:"address"`
-	State    State  `json:"state"`
-	Weight   int    `json:"weight"`
-	Inflight int64  `json:"inflight"` // requests, parked ones included
-	Parked   int64  `json:"parked"`   // those of them that only wait, such as long polls
-	Tunnels  int64  `json:"tunnels"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	State   State  `json:"state"`
+	Health
+	Weight   int   `json:"weight"`
+	Inflight int64 `json:"inflight"` // requests, parked ones included
+	Parked   int64 `json:"parked"`   // those of them that only wait, such as long polls
+	Tunnels  int64 `json:"tunnels"`
 
 	Requests uint64  `json:"requests"` // attempts ended
 	Retries  uint64  `json:"retries"`  // attempts sent here that were not their request's first
@@ -52,6 +64,32 @@ type Backend struct {
 
 	Connections int64 `json:"connections"` // to the backend, idle ones included
 	Idle        int64 `json:"idle_connections"`
+}
+
+// Health is why a backend is in its state.
+type Health struct {
+	Why   string     `json:"why,omitempty"`           // it is ejected or down
+	Until *time.Time `json:"ejected_until,omitempty"` // at the latest
+	Check *Check     `json:"check,omitempty"`         // the last one
+}
+
+// Check is what a backend said when it was asked whether it is well.
+type Check struct {
+	Time   time.Time `json:"time"`
+	Passed bool      `json:"passed"`
+	Said   string    `json:"said,omitempty"` // what was wrong
+	Took   float64   `json:"took_ms"`
+	Streak int       `json:"streak"` // so many in a row came out the same
+}
+
+// Event is something that happened to a backend, or with an empty Backend to a pool.
+type Event struct {
+	Time    time.Time  `json:"time"`
+	Pool    string     `json:"pool"`
+	Backend string     `json:"backend,omitempty"`
+	Event   string     `json:"event"`
+	Why     string     `json:"why,omitempty"`
+	Until   *time.Time `json:"until,omitempty"`
 }
 
 // State says in a word whether a backend gets requests, or why it does not.
@@ -84,10 +122,14 @@ func stateOf(b *upstream.Backend) State {
 	return Ready
 }
 
-// PoolStatus is p now.
+// PoolStatus is p now, but for the Health of its backends.
 func PoolStatus(p *upstream.Pool, strategy string) Pool {
-	out := Pool{Name: p.Name, Strategy: strategy}
-	for _, b := range p.Snapshot().All {
+	snap, q := p.Snapshot(), p.Queue()
+	out := Pool{Name: p.Name, Strategy: strategy, FailOpen: snap.Panic, Queue: Queue{Waiting: q.Waiting, Waits: q.Waits, Timeouts: q.Timeouts, Full: q.Full}}
+	if over := int64(q.Waits) - q.Waiting; over > 0 {
+		out.Queue.Mean = millis(float64(q.Waited) / float64(over) / 1e9)
+	}
+	for _, b := range snap.All {
 		out.Backends = append(out.Backends, backendStatus(b))
 	}
 	return out

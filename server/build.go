@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"lb/accesslog"
 	"lb/config"
+	"lb/health"
 	"lb/proxy"
 	"lb/route"
 	"lb/strategy"
@@ -67,6 +69,14 @@ func poolSettings(c *config.Pool) *upstream.Settings {
 	s.IdleTimeout = c.IdleTimeout
 	s.Reuse = c.Reuse
 	s.Retries = c.Retries
+	s.RetryShare = float64(c.RetryBudget) / 100
+	s.TryTimeout = c.TryTimeout
+	s.QueueLen = c.QueueLen
+	s.QueueTimeout = c.QueueTimeout
+	s.HoldTimeout = c.HoldTimeout
+	s.HoldRequests = c.HoldRequests
+	s.HoldBytes = c.HoldBytes
+	s.SlowStart = c.SlowStart
 	s.Hash = upstream.HashKey{Source: hashSources[c.Hash.Source], Name: c.Hash.Name}
 	return s
 }
@@ -77,6 +87,30 @@ var hashSources = map[string]upstream.HashSource{
 	"cookie": upstream.HashCookie,
 	"query":  upstream.HashQuery,
 }
+
+// poolChecks is how the health of the backends of c is found out.
+func poolChecks(c *config.Pool) (health.Check, health.Passive) {
+	h, e := &c.Health, &c.Ejection
+	check := health.Check{
+		Kind: checkKinds[h.Kind], Port: uint16(h.Port), Method: h.Method, Path: h.Path, Host: h.Host, Body: h.Body,
+		Interval: h.Interval, Changing: h.Changing, Down: h.Down, Timeout: h.Timeout,
+		Fall: h.Fall, Rise: h.Rise, Jitter: float64(h.Jitter) / 100,
+	}
+	for name, value := range h.Headers {
+		if check.Header == nil {
+			check.Header = http.Header{}
+		}
+		check.Header.Set(name, value)
+	}
+	for _, r := range h.Status {
+		check.Status = append(check.Status, health.Range{From: r.From, To: r.To})
+	}
+	return check, health.Passive{
+		Off: e.Faults == 0, Faults: e.Faults, Ratio: float64(e.Share) / 100, Window: e.Window, Out: e.Out, MaxOut: e.MaxOut,
+	}
+}
+
+var checkKinds = map[string]health.Kind{"tcp": health.TCP, "http": health.HTTP, "off": health.Off}
 
 // table is the routes of cfg, to pools by their names.
 func table(cfg *config.Config, pools map[string]*upstream.Pool) (*route.Table, error) {
@@ -104,5 +138,7 @@ func proxySettings(c *config.Server, t *route.Table, log *accesslog.Log) *proxy.
 	s.MaxHeaderBytes = c.MaxHeaderBytes
 	s.MaxHeaderFields = c.MaxHeaderFields
 	s.MaxBody = c.MaxBody
+	s.MaxConns = c.MaxConns
+	s.MaxConnsPerClient = c.MaxConnsPerClient
 	return &s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lb/config"
+	"lb/health"
 	"lb/strategy"
 	"lb/upstream"
 )
@@ -22,16 +24,20 @@ import (
 func TestEveryKeyArrives(t *testing.T) {
 	var p config.Pool
 	fill(reflect.ValueOf(&p).Elem())
-	// Names, Hash: see TestPlan. MaxInflight is in each backend already.
-	arrived(t, reflect.ValueOf(p), reflect.ValueOf(*poolSettings(&p)), "Name", "Backends", "Strategy", "Hash", "MaxInflight", "Pos")
+	// Names, Hash: see TestPlan. MaxInflight is in each backend already. Health, Ejection: see TestChecks.
+	set := poolSettings(&p)
+	arrived(t, reflect.ValueOf(p), reflect.ValueOf(*set), "Name", "Backends", "Strategy", "Hash", "MaxInflight", "RetryBudget", "Health", "Ejection", "Pos")
+	if want := float64(p.RetryBudget) / 100; set.RetryShare != want {
+		t.Errorf("retry share: %v, want %v", set.RetryShare, want)
+	}
 
 	var s config.Server
 	fill(reflect.ValueOf(&s).Elem())
 	s.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
-	set := proxySettings(&s, nil, nil)
-	arrived(t, reflect.ValueOf(s), reflect.ValueOf(*set), "Workers", "Grace", "TrustedProxies")
-	if !slices.Equal(s.TrustedProxies, set.Trusted) {
-		t.Errorf("trusted: %v", set.Trusted)
+	front := proxySettings(&s, nil, nil)
+	arrived(t, reflect.ValueOf(s), reflect.ValueOf(*front), "Workers", "Grace", "StopPause", "TrustedProxies")
+	if !slices.Equal(s.TrustedProxies, front.Trusted) {
+		t.Errorf("trusted: %v", front.Trusted)
 	}
 }
 
@@ -60,6 +66,49 @@ func arrived(t *testing.T, from, to reflect.Value, except ...string) {
 		case f.Interface() != from.Field(i).Interface():
 			t.Errorf("%s.%s is %v, want %v", to.Type(), name, f, from.Field(i))
 		}
+	}
+}
+
+// TestDefaults holds that a pool that sets nothing is what the packages say it is.
+func TestDefaults(t *testing.T) {
+	p := config.DefaultPool("app")
+	if diff := cmp.Diff(upstream.DefaultSettings(), poolSettings(&p)); diff != "" {
+		t.Error(diff)
+	}
+	check, passive := poolChecks(&p)
+	want := health.DefaultCheck()
+	want.Method, want.Status = "GET", []health.Range{{From: 200, To: 399}}
+	if diff := cmp.Diff(want, check); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(health.DefaultPassive(), passive); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestChecks(t *testing.T) {
+	p := parse(t, `
+[pool.app]
+backends = [3000]
+health = { path = "/h?a", method = "POST", host = "a", port = 65535, headers = { x-a = "1" }, status = [200, "300-301"], body = "b",
+  interval = "1s", changing = "2s", down = "3s", timeout = "4s", fall = 5, rise = 6, jitter = 7 }
+ejection = { faults = 8, share = 9, window = "10s", out = "11s", max_out = "12s" }
+`).Pools[0]
+	check, passive := poolChecks(&p)
+	want := health.Check{
+		Kind: health.HTTP, Path: "/h?a", Method: "POST", Host: "a", Port: 65535, Header: http.Header{"X-A": {"1"}},
+		Status: []health.Range{{From: 200, To: 200}, {From: 300, To: 301}}, Body: "b",
+		Interval: time.Second, Changing: 2 * time.Second, Down: 3 * time.Second, Timeout: 4 * time.Second, Fall: 5, Rise: 6, Jitter: .07,
+	}
+	if diff := cmp.Diff(want, check); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(health.Passive{Faults: 8, Ratio: .09, Window: 10 * time.Second, Out: 11 * time.Second, MaxOut: 12 * time.Second}, passive); diff != "" {
+		t.Error(diff)
+	}
+	p = parse(t, "[pool.app]\nbackends = [3000]\nhealth.kind = \"off\"\nejection.faults = \"off\"").Pools[0]
+	if check, passive = poolChecks(&p); check.Kind != health.Off || !passive.Off {
+		t.Errorf("%v %v", check.Kind, passive)
 	}
 }
 

@@ -20,9 +20,10 @@ var mayImport = map[string][]string{
 	"route":    {"upstream"},
 	"metrics":  {"upstream"},
 	"admin":    {"upstream"},
+	"health":   {"upstream"},
 	"proxy":    {"loop", "http1", "route", "upstream", "accesslog"},
 
-	"server": {"accesslog", "admin", "config", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
+	"server": {"accesslog", "admin", "config", "health", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
 	"cmd/lb": {"", "admin", "config", "server"}, // "" is the root, which embeds config.toml
 	"":       {},
 }

@@ -116,7 +116,8 @@ func TestNotify(t *testing.T) {
 	if n, err := strconv.ParseInt(text, 10, 64); err != nil || n < before.Nano()/1000 || n > after.Nano()/1000 {
 		t.Errorf("%q: not a time between %d and %d: %v", msg, before.Nano()/1000, after.Nano()/1000, err)
 	}
-	m.await("READY=1\n", "STATUS=app: 2 of 2 backends ready")
+	m.await("READY=1\n", " of 2 backends ready")
+	m.await("STATUS=app: 2 of 2 backends ready") // once the new one has been checked
 	// A refused one ends, too: systemd waits for READY=1.
 	h.rewrite("nonsense")
 	if err := h.Reload(t.Context()); err == nil {

@@ -130,7 +130,10 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 			left = append(left, p.Update(nil, nil, nil)...)
 		}
 	}
-	s.proxy.Forget(left)
+	s.watch(c.plan.cfg)
+	for _, b := range left {
+		s.letGo(b, leaveOver)
+	}
 	return left
 }
 

@@ -68,6 +68,7 @@ type Server struct {
 	names   *resolver
 	cfg     atomic.Pointer[config.Config] // in force
 	leaving leaving
+	checks  checks
 	gone    chan struct{} // closed when a stop begins
 }
 
@@ -100,6 +101,7 @@ func New(cfg *config.Config, o Options) (*Server, error) {
 		cut: make(chan struct{}), gone: make(chan struct{}),
 	}
 	s.cfg.Store(cfg)
+	s.checks.news = make(chan struct{}, 1)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -172,6 +174,7 @@ func (s *Server) logTrouble(err error) {
 
 // Close lets go of what New took, for a Server that is not run.
 func (s *Server) Close() {
+	s.unwatch()
 	for _, l := range s.sockets {
 		l.Close()
 	}
@@ -191,8 +194,13 @@ func (s *Server) Close() {
 // another error when it could not go on.
 func (s *Server) Run(ctx context.Context) error {
 	actors, ctx := errgroup.WithContext(ctx)
-	web := admin.NewServer(admin.Handler(s.sources()), s.log)
+	open := admin.NewServer(admin.Handler(s.sources()), s.log)
+	private := admin.NewServer(admin.Control(s.sources(), admin.Actions{Drain: s.Drain, Ready: s.TakeBack}), s.log)
 	for _, door := range s.doors {
+		web := open
+		if door.Addr().Network() == "unix" { // whoever may open it
+			web = private
+		}
 		s.log.Info("admin", "address", door.Addr().String())
 		actors.Go(func() error {
 			if err := web.Serve(door); !errors.Is(err, http.ErrServerClosed) {
@@ -208,6 +216,8 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	actors.Go(func() error {
 		defer close(over)
+		s.watch(s.Config())
+		s.awaitChecks(ctx)
 		err := s.serve()
 		if err == nil {
 			<-ctx.Done()
@@ -216,8 +226,10 @@ func (s *Server) Run(ctx context.Context) error {
 		// To the end of the stop, people can see how it goes.
 		last, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if web.Shutdown(last) != nil {
-			web.Close()
+		for _, web := range []*http.Server{open, private} {
+			if web.Shutdown(last) != nil {
+				web.Close()
+			}
 		}
 		return err
 	})
@@ -283,7 +295,7 @@ func (s *Server) Status() admin.Status {
 		})
 	}
 	for _, p := range *s.pools.Load() {
-		st.Pools = append(st.Pools, admin.PoolStatus(p.Pool, p.strategy))
+		st.Pools = append(st.Pools, s.poolStatus(p))
 	}
 	return st
 }
@@ -307,6 +319,7 @@ func (s *Server) sources() admin.Sources {
 	return admin.Sources{
 		Status: s.Status,
 		Ready:  s.Ready,
+		Events: s.checks.events.list,
 		Metrics: metrics.Handler(metrics.Sources{
 			Version: s.opt.Version,
 			Pools: func() (all []*upstream.Pool) {

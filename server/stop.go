@@ -33,6 +33,7 @@ func (s *Server) stop() error {
 	begin := time.Now()
 	requests, tunnels := s.underWay()
 	s.log.Info("stopping", "grace", grace, "requests", requests, "tunnels", tunnels)
+	s.stopPause()
 	close(s.gone)
 
 	ctx, cut := context.WithCancel(context.Background())
@@ -64,12 +65,29 @@ func (s *Server) stop() error {
 			s.log.Error("connections do not end, and are left to the system")
 		}
 	}
+	s.unwatch()
 	s.flush()
 	if clean {
 		s.group.Close()
 	}
 	s.log.Info("stopped", "took", time.Since(begin).Round(time.Millisecond))
 	return why
+}
+
+// stopPause goes on as before for a while, but for not being ready: whoever spreads connections over several lb needs
+// time to notice.
+func (s *Server) stopPause() {
+	pause := s.Config().Server.StopPause
+	if pause == 0 {
+		return
+	}
+	s.log.Info("not ready, and taking connections still", "for", pause)
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.cut:
+	}
 }
 
 func (s *Server) flush() {

@@ -157,7 +157,7 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const text = "[pool.app]\nbackends = [1]\n[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\npath = \"%\"\n"
+	const text = "[pool.app]\nbackends = [1]\nhold = \"off\"\n[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\npath = \"%\"\n"
 	file := strings.Replace(text, "%", filepath.Join(dir, "access.log"), 1)
 	write(file)
 	c := start(t, "run", path)
@@ -169,7 +169,7 @@ func TestRun(t *testing.T) {
 	}
 	body, _ := io.ReadAll(res.Body)
 	res.Body.Close()
-	if res.StatusCode != 502 {
+	if res.StatusCode != 503 {
 		t.Errorf("%d %q", res.StatusCode, body)
 	}
 
@@ -177,7 +177,7 @@ func TestRun(t *testing.T) {
 	c.event("access log reopened")
 	write(file + "mistake = 1\n")
 	c.signal(syscall.SIGHUP)
-	c.event(`not reloaded, all goes on as before" err="\S+:9:1: access_log.mistake: unknown key`)
+	c.event(`not reloaded, all goes on as before" err="\S+:10:1: access_log.mistake: unknown key`)
 	write(strings.Replace(file, "[1]", "[2]", 1))
 	c.signal(syscall.SIGHUP)
 	c.event("msg=reloaded changed=true pools=1 left=1")
@@ -187,7 +187,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("exit code %d:\n%s", code, c.stderr.String())
 	}
 	c.event("msg=stopped")
-	if b, err := os.ReadFile(filepath.Join(dir, "access.log")); err != nil || !strings.Contains(string(b), `"reason":"connect_failed"`) {
+	if b, err := os.ReadFile(filepath.Join(dir, "access.log")); err != nil || !strings.Contains(string(b), `"reason":"no_backend"`) {
 		t.Errorf("access log: %v %q", err, b)
 	}
 }

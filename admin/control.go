@@ -1,0 +1,139 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Actions change what runs. They are for whoever may open the unix socket, and for nobody else: see Control.
+type Actions struct {
+	// Drain takes a backend out of use and waits until it has done what it had, or ctx ends.
+	Drain func(ctx context.Context, pool, backend string) (Drained, error)
+	// Ready takes it into use again.
+	Ready func(pool, backend string) error
+}
+
+// Drained is what came of draining a backend.
+type Drained struct {
+	Pool     string        `json:"pool"`
+	Backend  string        `json:"backend"`
+	Empty    bool          `json:"empty"`    // nothing is left on it
+	Requests int64         `json:"requests"` // left
+	Tunnels  int64         `json:"tunnels"`  // left
+	Others   int           `json:"others"`   // backends of the pool that are ready
+	Took     time.Duration `json:"took_ns"`
+}
+
+// What Actions may fail for, beside other reasons.
+var (
+	ErrUnknown   = errors.New("not known")            // there is no such pool or backend
+	ErrTakenBack = errors.New("taken back meanwhile") // a drain was ended by Ready
+)
+
+// MaxWait is how long a request to drain may wait at most.
+const MaxWait = 24 * time.Hour
+
+// Order is the body of a POST to Control.
+type Order struct {
+	Pool    string `json:"pool"`
+	Backend string `json:"backend"`
+	Wait    string `json:"wait,omitempty"` // of /drain, such as "30s"; "": 30s
+}
+
+// DefaultWait is how long a drain waits that does not say.
+const DefaultWait = 30 * time.Second
+
+// Fault is the body of an answer that is not 200.
+type Fault struct {
+	Error string `json:"error"`
+}
+
+// Control serves what Handler does, and takes orders as JSON.
+//
+//	POST /drain   Order: answers with Drained once the backend is empty or the wait is over
+//	POST /ready   Order: takes a backend into use again
+func Control(s Sources, a Actions) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", Handler(s))
+	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
+		o, ok := readOrder(w, r)
+		if !ok {
+			return
+		}
+		wait := DefaultWait
+		if o.Wait != "" {
+			var err error
+			if wait, err = time.ParseDuration(o.Wait); err != nil || wait < 0 || wait > MaxWait {
+				answer(w, http.StatusBadRequest, Fault{`wait is a duration such as "30s", and at most 24h`})
+				return
+			}
+		}
+		// The server's own limits are for those who are slow; this one was told to wait.
+		until := time.Now().Add(wait + 10*time.Second)
+		c := http.NewResponseController(w)
+		c.SetReadDeadline(until)
+		c.SetWriteDeadline(until)
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		defer cancel()
+		d, err := a.Drain(ctx, o.Pool, o.Backend)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, http.StatusOK, d)
+	})
+	mux.HandleFunc("POST /ready", func(w http.ResponseWriter, r *http.Request) {
+		o, ok := readOrder(w, r)
+		if !ok {
+			return
+		}
+		if err := a.Ready(o.Pool, o.Backend); err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, http.StatusOK, Order{Pool: o.Pool, Backend: o.Backend})
+	})
+	return mux
+}
+
+func readOrder(w http.ResponseWriter, r *http.Request) (o Order, ok bool) {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	d.DisallowUnknownFields()
+	err := d.Decode(&o)
+	if err == nil && d.Decode(new(any)) != io.EOF {
+		err = errors.New("there is more after the object")
+	}
+	switch {
+	case err != nil:
+		answer(w, http.StatusBadRequest, Fault{`wants a JSON object such as {"pool": "app", "backend": "127.0.0.1:3000"}: ` + err.Error()})
+	case o.Pool == "" || o.Backend == "":
+		answer(w, http.StatusBadRequest, Fault{"wants the names of a pool and of a backend"})
+	default:
+		return o, true
+	}
+	return o, false
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, ErrUnknown):
+		status = http.StatusNotFound
+	case errors.Is(err, ErrTakenBack):
+		status = http.StatusConflict
+	}
+	answer(w, status, Fault{err.Error()})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.Encode(v) // fails only when the client has gone
+}

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"lb/admin"
+	"lb/config"
+	"lb/health"
+	"lb/upstream"
+)
+
+// checks is the monitors of all pools, and what they had to tell.
+type checks struct {
+	mu   sync.Mutex
+	of   map[*upstream.Pool]*health.Monitor // guarded by mu
+	over bool                               // guarded by mu: lb stops
+
+	news   chan struct{} // has room for one: something was heard
+	events events
+}
+
+// watch has the backends of all pools in force checked as cfg says. What is known about them stays.
+func (s *Server) watch(cfg *config.Config) {
+	c := &s.checks
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
+	gone := c.of
+	c.of = map[*upstream.Pool]*health.Monitor{}
+	for i := range cfg.Pools {
+		check, passive := poolChecks(&cfg.Pools[i])
+		p := s.pool(cfg.Pools[i].Name).Pool
+		m := gone[p]
+		delete(gone, p)
+		if m == nil {
+			m = health.New(p, check, passive, health.Options{Log: s.log, OnEvent: s.heard})
+		} else {
+			m.Update(check, passive)
+		}
+		c.of[p] = m
+	}
+	for _, m := range gone {
+		m.Close()
+	}
+}
+
+// unwatch ends all checks, for good.
+func (s *Server) unwatch() {
+	c := &s.checks
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	for _, m := range c.of {
+		m.Close()
+	}
+	c.of = nil
+}
+
+// firstChecks is how long the first requests wait for the first checks. On this machine those take a millisecond;
+// whoever has not answered by then is not waited for.
+const firstChecks = time.Second
+
+// awaitChecks returns when every backend has been checked once: the first requests would run into those that are not
+// there.
+func (s *Server) awaitChecks(ctx context.Context) {
+	late := time.NewTimer(firstChecks)
+	defer late.Stop()
+	for !s.checked() {
+		select {
+		case <-s.checks.news:
+		case <-late.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) checked() bool {
+	cfg := s.Config()
+	for i := range cfg.Pools {
+		if cfg.Pools[i].Health.Kind == "off" {
+			continue
+		}
+		for _, b := range s.pool(cfg.Pools[i].Name).Snapshot().All {
+			if b.Life().Probed == upstream.Unknown {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// heard is told of what the monitors find, after they have acted on it. It must not wait for checks.mu.
+func (s *Server) heard(e health.Event) {
+	s.checks.events.add(e.Time, e.Pool, e.Backend, e.What.String(), e.Why, e.Until)
+	select {
+	case s.checks.news <- struct{}{}:
+	default:
+	}
+	b := s.backend(e.Pool, e.Backend)
+	if b == nil {
+		return
+	}
+	switch e.What {
+	case health.Drains:
+		s.letGo(b, leaveOver)
+	case health.WentDown, health.Ejected:
+		// A process on its way out waits for its connections, and one that hangs is not better on an old one.
+		s.proxy.Forget([]*upstream.Backend{b})
+	}
+}
+
+// backend is the backend of those names, nil when there is none.
+func (s *Server) backend(pool, name string) *upstream.Backend {
+	if p := s.pool(pool); p != nil {
+		for _, b := range p.Snapshot().All {
+			if b.Name == name {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// poolStatus is the pool as the admin interface shows it.
+func (s *Server) poolStatus(p *pool) admin.Pool {
+	out := admin.PoolStatus(p.Pool, p.strategy)
+	s.checks.mu.Lock()
+	m := s.checks.of[p.Pool]
+	s.checks.mu.Unlock()
+	if m == nil {
+		return out
+	}
+	found := map[string]*upstream.Backend{}
+	for _, b := range p.Snapshot().All {
+		found[b.Name] = b
+	}
+	for i := range out.Backends {
+		if b := found[out.Backends[i].Name]; b != nil {
+			out.Backends[i].Health = backendHealth(m.Status(b))
+		}
+	}
+	return out
+}
+
+func backendHealth(st health.Status) (h admin.Health) {
+	h.Why = st.Why
+	if !st.Ejected.IsZero() {
+		until := st.Ejected.UTC().Truncate(time.Millisecond)
+		h.Until = &until
+	}
+	if st.Checked.IsZero() {
+		return h
+	}
+	h.Check = &admin.Check{
+		Time: st.Checked.UTC().Truncate(time.Millisecond), Passed: st.Err == nil || errors.Is(st.Err, health.ErrDrain),
+		Took: float64(st.Took.Microseconds()) / 1e3, Streak: st.Streak,
+	}
+	if st.Err != nil {
+		h.Check.Said = st.Err.Error()
+		if h.Why == "" {
+			h.Why = h.Check.Said
+		}
+	}
+	return h
+}
+
+// events is the last of what happened to backends.
+type events struct {
+	mu   sync.Mutex
+	ring [200]admin.Event // guarded by mu; the next goes to n % len(ring)
+	n    int              // guarded by mu; ever added
+}
+
+func (r *events) add(at time.Time, pool, backend, what, why string, until time.Time) {
+	e := admin.Event{Time: at.UTC().Truncate(time.Millisecond), Pool: pool, Backend: backend, Event: what, Why: why}
+	if !until.IsZero() {
+		until = until.UTC().Truncate(time.Millisecond)
+		e.Until = &until
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ring[r.n%len(r.ring)] = e
+	r.n++
+}
+
+// list gives them, the oldest first.
+func (r *events) list() []admin.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]admin.Event, 0, min(r.n, len(r.ring)))
+	for i := max(0, r.n-len(r.ring)); i < r.n; i++ {
+		all = append(all, r.ring[i%len(r.ring)])
+	}
+	return all
+}
