@@ -34,7 +34,10 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range processFamilies {
 		ch <- f.desc
 	}
-	for _, d := range []*prometheus.Desc{requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
+	for _, f := range reloadFamilies {
+		ch <- f.desc
+	}
+	for _, d := range []*prometheus.Desc{reloadsDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
 		ch <- d
 	}
 }
@@ -45,6 +48,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	out.add(dto.MetricType_GAUGE, buildDesc, 1, c.build)
 	for _, f := range processFamilies {
 		out.add(f.kind, f.desc, f.value(&c.src), nil)
+	}
+	if c.src.Reloads != nil {
+		r := c.src.Reloads()
+		for _, f := range reloadFamilies {
+			out.add(f.kind, f.desc, f.value(r), nil)
+		}
+		out.add(dto.MetricType_COUNTER, reloadsDesc, float64(r.Succeeded), results[:1])
+		out.add(dto.MetricType_COUNTER, reloadsDesc, float64(r.Failed), results[1:])
 	}
 	if c.src.Listeners != nil {
 		collectListeners(&out, c.src.Listeners())
@@ -120,8 +131,10 @@ func collectListeners(out *samples, all []Listener) {
 	}
 }
 
-// codes and faults are the label pairs for the indices of upstream.Stats.
+// codes and faults are the label pairs for the indices of upstream.Stats; results are of reading the configuration.
 var (
+	results = labelPairs("result", []string{"success", "failure"})
+
 	codes  = labelPairs("code", []string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"})
 	faults = func() []*dto.LabelPair {
 		names := make([]string, upstream.Faults)

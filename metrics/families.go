@@ -120,6 +120,8 @@ var (
 		"Time from choosing the backend to the end of its response, tunnels left out.", ofBackend, nil)
 	failedDesc = prometheus.NewDesc("lb_listener_failed_requests_total",
 		"Requests that the application did not answer, or not to the end, by the reason that the access log gives.", []string{"listener", "reason"}, nil)
+	reloadsDesc = prometheus.NewDesc("lb_config_reloads_total",
+		"Times that the configuration was read again, by whether it is in force.", []string{"result"}, nil)
 	buildDesc = prometheus.NewDesc("lb_build_info",
 		"Always 1; the labels say which lb this is.", []string{"goversion", "version"}, nil)
 )
@@ -170,6 +172,13 @@ var processFamilies = []family[*Sources]{
 		func(s *Sources) float64 { return float64(call(s.LogLines)) }),
 	counter("lb_access_log_dropped_lines_total", "Access log lines lost, because they could not be written in time.", nil,
 		func(s *Sources) float64 { return float64(call(s.LogDropped)) }),
+}
+
+var reloadFamilies = []family[Reloads]{
+	gauge("lb_config_last_reload_successful", "1 if the configuration was in order when it was last read, 0 if the one before is still in force.", nil,
+		func(r Reloads) float64 { return truth(r.OK) }),
+	gauge("lb_config_last_reload_success_timestamp_seconds", "When the configuration in force was read, in Unix time.", nil,
+		func(r Reloads) float64 { return float64(r.Time.UnixMilli()) / 1e3 }),
 }
 
 func call(f func() uint64) uint64 {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -30,9 +31,17 @@ type Sources struct {
 
 	LogLines   func() uint64 // access log lines written
 	LogDropped func() uint64 // access log lines lost
+	Reloads    func() Reloads
 
 	// OnError hears of a scrape that went wrong in part or in whole.
 	OnError func(error)
+}
+
+// Reloads is how often the configuration was read again.
+type Reloads struct {
+	Succeeded, Failed uint64
+	OK                bool      // the last time, or at the start
+	Time              time.Time // when it last succeeded
 }
 
 // Listener is an address that clients connect to. Several of one name, as while an old one drains after a reload,

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -70,6 +71,7 @@ func world(pools ...*upstream.Pool) Sources {
 		},
 		LogLines:   func() uint64 { return 69 },
 		LogDropped: func() uint64 { return 1 },
+		Reloads:    func() Reloads { return Reloads{Succeeded: 3, Failed: 2, Time: time.Unix(1e9, 0)} },
 	}
 }
 

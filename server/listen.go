@@ -2,44 +2,170 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"net/http"
+	"slices"
+	"syscall"
+	"time"
 
 	"lb/admin"
 	"lb/config"
+	"lb/proxy"
 )
 
-// listen opens every address of the configuration, and reports all that cannot be had.
-func (s *Server) listen(cfg *config.Config) error {
-	open := s.opt.Listen
-	if open == nil {
-		open = plainListen
+// places is where a server listens. It is immutable: a reload makes another.
+type places struct {
+	sockets []*socket // of clients, in the order of the file
+	doors   []*door   // of the admin server
+}
+
+// socket is a [listen] and what serves it.
+type socket struct {
+	name    string
+	address string // as the file has it: what a listener is known by across reloads
+	*proxy.Listener
+}
+
+// door is a way in to the admin server.
+type door struct {
+	key string // what it is known by across reloads
+	net.Listener
+	web *http.Server
+}
+
+// opening is the places of a configuration, and how to come there from those of another.
+type opening struct {
+	places
+	opened places // what is new, to be served or closed
+	gone   places // what is not there any more
+}
+
+// discard closes what was opened in vain.
+func (o *opening) discard() {
+	for _, k := range o.opened.sockets {
+		k.Close()
 	}
+	for _, d := range o.opened.doors {
+		d.Close()
+	}
+}
+
+// open opens every address of cfg that old has not, and reports all that cannot be had.
+func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 	var faults faults
-	for _, l := range cfg.Listens {
-		ln, err := open("tcp", l.Address)
-		if err != nil {
-			faults.add(cfg, l.Pos, "listen."+l.Name+".address", listenFault(l.Address, err))
+	o := &opening{gone: places{slices.Clone(old.sockets), slices.Clone(old.doors)}}
+	kept := s.keep(cfg, o)
+	for i, l := range cfg.Listens {
+		if was := kept[i]; was != nil {
+			o.sockets = append(o.sockets, &socket{l.Name, l.Address, was.Listener})
 			continue
 		}
-		s.sockets = append(s.sockets, socket{l.Name, ln})
+		k, err := s.openSocket(l)
+		if err != nil {
+			faults.add(cfg, l.Pos, "listen."+l.Name+".address", s.explain(listenFault(l.Address, err), err, l.Address, old))
+			continue
+		}
+		o.sockets = append(o.sockets, k)
+		o.opened.sockets = append(o.opened.sockets, k)
 	}
 	if a := cfg.Admin; a.Address != "" {
-		ln, err := open("tcp", a.Address)
-		if err != nil {
-			faults.add(cfg, a.Pos, "admin.address", listenFault(a.Address, err))
-		} else {
-			s.doors = append(s.doors, ln)
+		if err := s.openDoor(o, "tcp "+a.Address, func() (net.Listener, error) { return s.listen(a.Address) }); err != nil {
+			faults.add(cfg, a.Pos, "admin.address", s.explain(listenFault(a.Address, err), err, a.Address, old))
 		}
 	}
 	if a := cfg.Admin; a.Socket != "" {
-		ln, err := admin.ListenUnix(a.Socket)
-		if err != nil {
+		if err := s.openDoor(o, "unix "+a.Socket, func() (net.Listener, error) { return admin.ListenUnix(a.Socket) }); err != nil {
 			faults.add(cfg, a.Pos, "admin.socket", listenFault(a.Socket, err))
-		} else {
-			s.doors = append(s.doors, ln)
 		}
 	}
-	return faults.err()
+	if path := s.opt.Socket; path != "" && path != cfg.Admin.Socket {
+		// Whatever the file says, or said, `lb reload` finds lb here. To be without is no reason not to serve.
+		if err := s.openDoor(o, "unix "+path, func() (net.Listener, error) { return admin.ListenUnix(path) }); err != nil {
+			s.log.Warn("no socket for `lb reload`; SIGHUP works", "err", listenFault(path, err))
+		}
+	}
+	if err := faults.err(); err != nil {
+		o.discard()
+		return nil, err
+	}
+	return o, nil
+}
+
+// keep finds for each [listen] of cfg the socket that has its address already, and takes it off those that are gone:
+// one of the same name first, since several may have the address of port 0.
+func (s *Server) keep(cfg *config.Config, o *opening) []*socket {
+	kept := make([]*socket, len(cfg.Listens))
+	for _, byName := range []bool{true, false} {
+		for i, l := range cfg.Listens {
+			at := slices.IndexFunc(o.gone.sockets, func(k *socket) bool { return k.address == l.Address && (k.name == l.Name || !byName) })
+			if kept[i] == nil && at >= 0 {
+				kept[i] = o.gone.sockets[at]
+				o.gone.sockets = slices.Delete(o.gone.sockets, at, at+1)
+			}
+		}
+	}
+	return kept
+}
+
+func (s *Server) openSocket(l config.Listen) (*socket, error) {
+	ln, err := s.listen(l.Address)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.proxy.Open(l.Name, ln)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{l.Name, l.Address, p}, nil
+}
+
+// openDoor keeps the door of that key or opens it.
+func (s *Server) openDoor(o *opening, key string, open func() (net.Listener, error)) error {
+	if at := slices.IndexFunc(o.gone.doors, func(d *door) bool { return d.key == key }); at >= 0 {
+		o.doors = append(o.doors, o.gone.doors[at])
+		o.gone.doors = slices.Delete(o.gone.doors, at, at+1)
+		return nil
+	}
+	ln, err := open()
+	if err != nil {
+		return err
+	}
+	h := s.web.open
+	if ln.Addr().Network() == "unix" { // whoever may open it
+		h = s.web.private
+	}
+	d := &door{key, ln, admin.NewServer(h, s.log)}
+	o.doors = append(o.doors, d)
+	o.opened.doors = append(o.opened.doors, d)
+	return nil
+}
+
+// explain adds to the fault of an address that is taken that it is lb itself who has it.
+func (s *Server) explain(fault, err error, address string, old *places) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return fault
+	}
+	_, port, _ := net.SplitHostPort(address)
+	for _, k := range old.sockets {
+		if _, p, _ := net.SplitHostPort(k.Addr().String()); p == port {
+			return fmt.Errorf("%q overlaps %q, where listener %s of this lb is: a running lb cannot change the host of an address and keep its port; take another port, or restart", address, k.address, k.name)
+		}
+	}
+	for _, d := range old.doors {
+		if _, p, _ := net.SplitHostPort(d.Addr().String()); p == port {
+			return fmt.Errorf("%q overlaps %q, where the admin server of this lb is: a running lb cannot change the host of an address and keep its port; take another port, or restart", address, d.Addr())
+		}
+	}
+	return fault
+}
+
+func (s *Server) listen(address string) (net.Listener, error) {
+	if s.opt.Listen != nil {
+		return s.opt.Listen("tcp", address)
+	}
+	return plainListen("tcp", address)
 }
 
 // plainListen is net.Listen without multipath TCP, which Go listens with by default: such a socket costs every accepted
@@ -48,4 +174,69 @@ func plainListen(network, address string) (net.Listener, error) {
 	var c net.ListenConfig
 	c.SetMultipathTCP(false)
 	return c.Listen(context.Background(), network, address)
+}
+
+// serve takes requests at what was opened; it cannot fail.
+func (s *Server) serve(o *opening) {
+	for _, k := range o.opened.sockets {
+		k.Serve()
+		s.log.Info("listening", "listener", k.name, "address", k.Addr().String())
+	}
+	for _, d := range o.opened.doors {
+		s.log.Info("admin", "address", d.Addr().String())
+		s.tasks.Go(func() {
+			if err := d.web.Serve(d.Listener); !errors.Is(err, http.ErrServerClosed) {
+				select {
+				case s.broken <- fmt.Errorf("admin on %s: %w", d.Addr(), err):
+				default: // the first one ends Run
+				}
+			}
+		})
+	}
+}
+
+// doorWait is how long what was asked at a door that is gone may take to be answered.
+const doorWait = time.Minute
+
+// leave stops listening at what is gone. Connections that were accepted go on.
+func (s *Server) leave(gone *places) {
+	for _, k := range gone.sockets {
+		if err := k.Close(); err != nil {
+			s.log.Warn("closing a listener", "listener", k.name, "err", err)
+		}
+	}
+	for _, d := range gone.doors {
+		s.tasks.Go(func() { d.shut(s.ended, doorWait) })
+	}
+}
+
+// shut stops listening at d and lets requests end within the given time.
+func (d *door) shut(ctx context.Context, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if d.web.Shutdown(ctx) != nil {
+		d.web.Close()
+	}
+}
+
+// Address is where something listens, under its name in the configuration.
+type Address struct {
+	Name string
+	net.Addr
+}
+
+// Addrs are the addresses of the listeners, with the ports that were found where the configuration says 0.
+func (s *Server) Addrs() (all []Address) {
+	for _, k := range s.places.Load().sockets {
+		all = append(all, Address{k.name, k.Addr()})
+	}
+	return all
+}
+
+// AdminAddrs are where the admin server listens.
+func (s *Server) AdminAddrs() (all []net.Addr) {
+	for _, d := range s.places.Load().doors {
+		all = append(all, d.Addr())
+	}
+	return all
 }

@@ -3,90 +3,127 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"lb/config"
+	"lb/accesslog"
+	"lb/admin"
+	"lb/metrics"
 	"lb/route"
 	"lb/upstream"
 )
 
-// Reload reads the configuration again and changes to it without a request lost: pools, their backends and settings,
-// routes, and what clients are held to. It changes all of it or, when it returns an error, nothing.
-//
-// What is fixed for the life of the process (listeners, the admin server, the access log, the number of loops) is not
-// changed: a file that differs there is refused, with the keys that need a restart.
+// Reload reads the configuration again and changes to it without a request lost. It changes to all of it or, when it
+// returns an error, to nothing of it; the error has a line for each fault. Only the number of loops is that of the
+// start for as long as the process lives: connections belong to one loop, and cannot change it.
 func (s *Server) Reload(ctx context.Context) error {
-	if s.opt.Load == nil {
-		return errors.New("there is no configuration file to read again")
-	}
+	_, err := s.reloadOnce(ctx)
+	return err
+}
+
+// reloadOnce is Reload with its verdict. One at a time: others wait.
+func (s *Server) reloadOnce(ctx context.Context) (admin.Verdict, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
-	defer s.reloading()()
 	begin := time.Now()
+	v, err := s.change(ctx)
+	took := time.Since(begin)
+	v.File, v.Took, v.Reloaded = s.Config().File, took.Seconds(), err == nil
+	s.reloads.done(time.Now(), err)
+	if err != nil {
+		v.Faults = strings.Split(err.Error(), "\n")
+		s.log.Error("not reloaded, all goes on as before", "err", err)
+		return v, err
+	}
+	if len(v.Notes) > 0 {
+		s.log.Warn("reloaded, but for this", "notes", strings.Join(v.Notes, "; "))
+	}
+	s.log.Info("reloaded", "changed", len(v.Changes) > 0, "changes", strings.Join(v.Changes, "; "), "took", took.Round(time.Millisecond))
+	return v, nil
+}
+
+// verdict is Reload for those who ask from outside.
+func (s *Server) verdict(ctx context.Context) admin.Verdict {
+	v, _ := s.reloadOnce(ctx) // its faults are the error's
+	return v
+}
+
+func (s *Server) change(ctx context.Context) (v admin.Verdict, err error) {
+	if s.opt.Load == nil {
+		return v, errors.New("there is no configuration file to read again")
+	}
+	if err := s.mayChange(); err != nil {
+		return v, err
+	}
+	defer s.reloading()()
 	cfg, err := s.opt.Load()
 	if err != nil {
-		return err
+		return v, err
 	}
-	if s.state.Load() != running {
-		return errors.New("not while lb is " + stateNames[s.state.Load()])
-	}
-	if keys := fixed(s.Config(), cfg); len(keys) > 0 {
-		return fmt.Errorf("%s: restart needed to change %s; nothing was changed", cfg.File, strings.Join(keys, ", "))
-	}
-	// An equal file is not the end of it: a host name may have another address by now.
-	same := config.Equal(s.Config(), cfg)
 	p, err := newPlan(ctx, cfg, s.names)
 	if err != nil {
-		return err
+		return v, err
 	}
 	next, err := s.prepare(p)
 	if err != nil {
-		return err
+		return v, err
+	}
+	v = s.describe(next)
+	if len(v.Changes) == 0 {
+		s.cfg.Store(cfg) // for where things stand in it
+		return v, nil
+	}
+	s.turn.Lock()
+	if err := errors.Join(ctx.Err(), s.mayChange()); err != nil {
+		s.turn.Unlock()
+		next.discard()
+		return v, err
 	}
 	left := s.commit(next)
-	s.leaving.add(left)
-	for _, b := range left {
-		go s.seeOff(b)
+	s.turn.Unlock()
+
+	s.leave(&next.places.gone)
+	if next.log != nil {
+		if err := next.log.Use(); err != nil {
+			s.log.Error("access log", "err", err)
+		}
 	}
-	s.log.Info("reloaded", "changed", !same || len(left) > 0, "pools", len(*s.pools.Load()), "left", len(left), "took", time.Since(begin).Round(time.Millisecond))
-	return nil
+	for _, b := range left {
+		s.tasks.Go(func() { s.seeOff(b) })
+	}
+	return v, nil
 }
 
-// fixed lists the keys in which two configurations differ and that a running process does not change.
-func fixed(a, b *config.Config) (keys []string) {
-	addresses := func(c *config.Config) (all []string) {
-		for _, l := range c.Listens {
-			all = append(all, l.Name+" "+l.Address)
-		}
-		slices.Sort(all)
-		return all
+// mayChange says whether lb is up and does not stop.
+func (s *Server) mayChange() error {
+	if st := s.state.Load(); st != running {
+		return errors.New("not while lb is " + stateNames[st])
 	}
-	note := func(same bool, key string) {
-		if !same {
-			keys = append(keys, key)
-		}
-	}
-	note(slices.Equal(addresses(a), addresses(b)), "[listen]")
-	note(a.Admin.Address == b.Admin.Address, "admin.address")
-	note(a.Admin.Socket == b.Admin.Socket, "admin.socket")
-	note(a.AccessLog.Format == b.AccessLog.Format, "access_log.format")
-	note(a.AccessLog.Path == b.AccessLog.Path, "access_log.path")
-	note(workers(a) == workers(b), "server.workers")
-	return keys
+	return nil
 }
 
 // change is a prepared reload.
 type change struct {
-	plan  *plan
-	pools []*pool // new ones and those that stay, in the order of the file
-	table *route.Table
+	plan   *plan
+	pools  []*pool // new ones and those that stay, in the order of the file
+	table  *route.Table
+	places *opening
+	log    *accesslog.Next // nil: as it is
 }
 
-// prepare makes all that a reload needs and changes nothing.
+// discard lets go of what prepare opened.
+func (c *change) discard() {
+	if c.places != nil {
+		c.places.discard()
+	}
+	if c.log != nil {
+		c.log.Discard()
+	}
+}
+
+// prepare makes and opens all that a reload needs, reports all that is in the way, and changes nothing.
 func (s *Server) prepare(p *plan) (*change, error) {
 	c := &change{plan: p}
 	byName := map[string]*upstream.Pool{}
@@ -100,9 +137,20 @@ func (s *Server) prepare(p *plan) (*change, error) {
 		byName[pp.name] = np.Pool
 		c.pools = append(c.pools, np)
 	}
-	var err error
-	c.table, err = table(p.cfg, byName)
-	return c, err
+	var all [3]error
+	c.table, all[0] = table(p.cfg, byName)
+	c.places, all[1] = s.open(p.cfg, s.places.Load())
+	if was, is := &s.Config().AccessLog, &p.cfg.AccessLog; was.Format != is.Format || was.Path != is.Path {
+		var err error
+		if c.log, err = s.access.Prepare(s.logOptions(p.cfg)); err != nil {
+			all[2] = logFault(p.cfg, err)
+		}
+	}
+	if err := errors.Join(all[:]...); err != nil {
+		c.discard()
+		return nil, err
+	}
+	return c, nil
 }
 
 // commit puts a change into force; it cannot fail. It returns the backends that get nothing new from now on.
@@ -111,6 +159,11 @@ func (s *Server) prepare(p *plan) (*change, error) {
 // looks at the new routes.
 func (s *Server) commit(c *change) (left []*upstream.Backend) {
 	old := *s.pools.Load()
+	for _, k := range c.places.sockets {
+		if k.Name() != k.name {
+			k.Rename(k.name)
+		}
+	}
 	for i, pp := range c.plan.pools {
 		was := s.pool(pp.name)
 		if was == nil {
@@ -130,7 +183,10 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 			left = append(left, p.Update(nil, nil, nil)...)
 		}
 	}
+	s.places.Store(&c.places.places)
+	s.serve(c.places)
 	s.watch(c.plan.cfg)
+	s.leaving.add(left)
 	for _, b := range left {
 		s.letGo(b, leaveOver)
 	}
@@ -181,4 +237,28 @@ func (l *leaving) each(f func(*upstream.Backend)) {
 	for _, b := range l.all {
 		f(b)
 	}
+}
+
+// reloads counts what came of reading the configuration.
+type reloads struct {
+	mu   sync.Mutex
+	last metrics.Reloads // guarded by mu
+}
+
+func (r *reloads) done(at time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last.OK = err == nil
+	if err != nil {
+		r.last.Failed++
+		return
+	}
+	r.last.Time = at
+	r.last.Succeeded++
+}
+
+func (r *reloads) count() metrics.Reloads {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
 }

@@ -89,27 +89,48 @@ func TestReloadClosesIdleConnections(t *testing.T) {
 
 func TestReloadRefused(t *testing.T) {
 	a := app(t, "a")
+	taken, err := plainListen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	h := start(t, pools(a))
-	before := h.Config()
+	before, at := h.Config(), h.places.Load()
+	faulty := strings.Replace(everywhere, "[listen.web]", "[listen.more]\naddress = \""+taken.Addr().String()+"\"\n[listen.fine]\naddress = \"127.0.0.1:0\"\n[listen.web]", 1)
 	for name, c := range map[string]struct{ text, want string }{
-		"fault":     {pools(a) + "strateggy = 1\n" + everywhere, `did you mean "strategy"?`},
-		"host":      {pools("nosuch.invalid:80") + everywhere, `host "nosuch.invalid"`},
-		"listener":  {strings.Replace(pools(a)+everywhere, "listen.web", "listen.web2", 1), "restart needed to change [listen]"},
-		"admin":     {pools(a) + strings.Replace(everywhere, "[admin]\naddress = \"127.0.0.1:0\"", "[admin]\naddress = \"off\"", 1), "restart needed to change admin.address"},
-		"workers":   {pools(a) + everywhere + "[server]\nworkers = 7\n", "server.workers"},
-		"accesslog": {pools(a) + everywhere + "[access_log]\nformat = \"off\"\n", "access_log.format"},
+		"fault":   {pools(a) + "strateggy = 1\n" + everywhere, `did you mean "strategy"?`},
+		"host":    {pools("nosuch.invalid:80") + everywhere, `host "nosuch.invalid"`},
+		"taken":   {pools(a) + faulty, `listen.more.address: "` + taken.Addr().String() + `" is taken`},
+		"all":     {pools(a) + faulty + "[access_log]\npath = \"/nosuch/dir/log\"\n", "access_log.path: access log: open /nosuch/dir/log"},
+		"overlap": {strings.Replace(pools(a)+everywhere, "127.0.0.1:0", "0.0.0.0:"+h.Addrs()[0].String()[10:], 1), "where listener web of this lb is"},
+		"socket":  {pools(a) + everywhere + "socket = \"/nosuch/dir/lb.sock\"\n", "admin.socket: cannot listen"},
 	} {
 		h.rewrite(c.text)
 		err := h.Reload(context.Background())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if h.Config() != before {
+		if h.Config() != before || h.places.Load() != at {
 			t.Errorf("%s: something was changed", name)
 		}
 	}
 	if _, who := h.get("/"); who != "a" {
 		t.Errorf("got %q", who)
+	}
+	if n := strings.Count(h.events.String(), "not reloaded, all goes on as before"); n != 6 {
+		t.Errorf("%d events", n)
+	}
+	_, body := h.admin("/metrics")
+	for _, want := range []string{`lb_config_reloads_total{result="failure"} 6`, `lb_config_reloads_total{result="success"} 0`, "lb_config_last_reload_successful 0"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("metrics have no %s", want)
+		}
+	}
+	if err := h.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := h.Reload(context.Background()); err == nil || err.Error() != "not while lb is stopping" {
+		t.Errorf("after the stop: %v", err)
 	}
 }
 

@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"lb/accesslog"
 	"lb/admin"
 	"lb/config"
@@ -43,6 +41,9 @@ type Options struct {
 	AccessLog io.Writer
 	// Load reads the configuration again for Reload; nil: there is no other.
 	Load func() (*config.Config, error)
+	// Socket is the path of a unix socket that is there beside those of the configuration, so that it does not take the
+	// configuration to find lb. "": none.
+	Socket string
 }
 
 // Server is one running configuration.
@@ -51,11 +52,15 @@ type Server struct {
 	log     *slog.Logger
 	started time.Time
 
-	group   *loop.Group
-	proxy   *proxy.Proxy
-	access  *accesslog.Log
-	sockets []socket
-	doors   []net.Listener // of the admin server
+	group  *loop.Group
+	proxy  *proxy.Proxy
+	access *accesslog.Log
+	places atomic.Pointer[places]
+	web    struct{ open, private http.Handler } // of the admin server, by who may come in
+	broken chan error                           // has room for one: why Run cannot go on
+	tasks  sync.WaitGroup                       // goroutines that Run waits for
+	ended  context.Context                      // is done when nothing is to be waited for any more
+	end    context.CancelFunc
 
 	state atomic.Int32
 	cut   chan struct{}
@@ -64,8 +69,10 @@ type Server struct {
 
 	supervisor *supervisor // nil: nobody
 
+	turn    sync.Mutex // held by a Reload that changes things, and by a stop that begins
 	reload  sync.Mutex // one Reload at a time; guards names
 	names   *resolver
+	reloads reloads
 	cfg     atomic.Pointer[config.Config] // in force
 	leaving leaving
 	checks  checks
@@ -76,12 +83,6 @@ type Server struct {
 type pool struct {
 	*upstream.Pool
 	strategy string
-}
-
-// socket is a listener that waits for Run.
-type socket struct {
-	name string
-	net.Listener
 }
 
 // What a Server does.
@@ -95,11 +96,14 @@ var stateNames = [...]string{starting: "starting", running: "running", stopping:
 
 // New makes everything ready that cfg asks for, and serves nothing yet. Its error has a line for each fault, with
 // its place in the file and the key. Follow it by Run, or by Close.
-func New(cfg *config.Config, o Options) (*Server, error) {
+func New(cfg *config.Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: o, log: o.Log, started: time.Now(), names: newResolver(o.Resolve),
-		cut: make(chan struct{}), gone: make(chan struct{}),
+		opt: opt, log: opt.Log, started: time.Now(), names: newResolver(opt.Resolve),
+		cut: make(chan struct{}), gone: make(chan struct{}), broken: make(chan error, 1),
 	}
+	s.ended, s.end = context.WithCancel(context.Background())
+	s.places.Store(&places{})
+	s.reloads.last = metrics.Reloads{OK: true, Time: s.started}
 	s.cfg.Store(cfg)
 	s.checks.news = make(chan struct{}, 1)
 	if s.log == nil {
@@ -108,10 +112,6 @@ func New(cfg *config.Config, o Options) (*Server, error) {
 	s.supervisor = newSupervisor(os.Getenv, s.log)
 	p, err := newPlan(context.Background(), cfg, s.names)
 	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(s.listen(cfg), s.openLog(cfg)); err != nil {
-		s.Close()
 		return nil, err
 	}
 	if s.group, err = loop.New(workers(cfg), loop.Options{Panicked: s.panicked}); err != nil {
@@ -131,8 +131,27 @@ func New(cfg *config.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	s.pools.Store(&all)
-	s.proxy = proxy.New(s.group, proxySettings(&cfg.Server, t, s.access))
+	s.proxy = proxy.New(s.group, proxySettings(&cfg.Server, t, nil))
+	s.web.open = admin.Handler(s.sources())
+	s.web.private = s.private()
+	o, err := s.open(cfg, s.places.Load())
+	if err == nil {
+		s.places.Store(&o.places)
+	}
+	if err := errors.Join(err, s.openLog(cfg)); err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.proxy.Update(proxySettings(&cfg.Server, t, s.access))
 	return s, nil
+}
+
+// private is the admin server of unix sockets: whoever may open them may also change what runs.
+func (s *Server) private() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", admin.Control(s.sources(), admin.Actions{Drain: s.Drain, Ready: s.TakeBack}))
+	mux.Handle("POST /reload", admin.Reload(s.verdict))
+	return mux
 }
 
 // cores is asked for before there are loops, which raise it.
@@ -151,17 +170,25 @@ func (s *Server) panicked(v any, stack []byte) {
 }
 
 func (s *Server) openLog(cfg *config.Config) (err error) {
-	c := cfg.AccessLog
-	o := accesslog.Options{Format: c.Format, Path: c.Path, Loops: workers(cfg), OnError: s.logTrouble}
+	if s.access, err = accesslog.Open(s.logOptions(cfg)); err != nil {
+		return logFault(cfg, err)
+	}
+	return nil
+}
+
+func (s *Server) logOptions(cfg *config.Config) accesslog.Options {
+	c := &cfg.AccessLog
+	o := accesslog.Options{Format: c.Format, Path: c.Path, Loops: s.group.Len(), OnError: s.logTrouble}
 	if c.Path == "" || c.Path == "-" {
 		o.Writer = s.opt.AccessLog
 	}
-	if s.access, err = accesslog.Open(o); err != nil {
-		var f faults
-		f.add(cfg, c.Pos, "access_log.path", err)
-		return f.err()
-	}
-	return nil
+	return o
+}
+
+func logFault(cfg *config.Config, err error) error {
+	var f faults
+	f.add(cfg, cfg.AccessLog.Pos, "access_log.path", err)
+	return f.err()
 }
 
 func (s *Server) logTrouble(err error) {
@@ -175,11 +202,11 @@ func (s *Server) logTrouble(err error) {
 // Close lets go of what New took, for a Server that is not run.
 func (s *Server) Close() {
 	s.unwatch()
-	for _, l := range s.sockets {
-		l.Close()
+	for _, k := range s.places.Load().sockets {
+		k.Close()
 	}
-	for _, l := range s.doors {
-		l.Close()
+	for _, d := range s.places.Load().doors {
+		d.Close()
 	}
 	if s.access != nil {
 		s.access.Close(context.Background())
@@ -193,64 +220,38 @@ func (s *Server) Close() {
 // grace, and cuts what is left. It returns nil when nothing was cut, ErrGraceOver or ErrCut when something was, and
 // another error when it could not go on.
 func (s *Server) Run(ctx context.Context) error {
-	actors, ctx := errgroup.WithContext(ctx)
-	open := admin.NewServer(admin.Handler(s.sources()), s.log)
-	private := admin.NewServer(admin.Control(s.sources(), admin.Actions{Drain: s.Drain, Ready: s.TakeBack}), s.log)
-	for _, door := range s.doors {
-		web := open
-		if door.Addr().Network() == "unix" { // whoever may open it
-			web = private
-		}
-		s.log.Info("admin", "address", door.Addr().String())
-		actors.Go(func() error {
-			if err := web.Serve(door); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("admin on %s: %w", door.Addr(), err)
-			}
-			return nil
-		})
-	}
+	at := s.places.Load()
+	s.serve(&opening{opened: places{doors: at.doors}})
 	over := make(chan struct{})
-	actors.Go(func() error {
-		s.attend(over)
-		return nil
-	})
-	actors.Go(func() error {
-		defer close(over)
-		s.watch(s.Config())
-		s.awaitChecks(ctx)
-		err := s.serve()
-		if err == nil {
-			<-ctx.Done()
-		}
-		err = errors.Join(err, s.stop())
-		// To the end of the stop, people can see how it goes.
-		last, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		for _, web := range []*http.Server{open, private} {
-			if web.Shutdown(last) != nil {
-				web.Close()
-			}
-		}
-		return err
-	})
-	return actors.Wait()
+	s.tasks.Go(func() { s.attend(over) })
+	s.watch(s.Config())
+	s.awaitChecks(ctx)
+	s.serve(&opening{opened: places{sockets: at.sockets}})
+	s.ready()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-s.broken:
+	}
+	err = errors.Join(err, s.stop())
+	close(over)
+	// To the end of the stop, people can see how it goes.
+	for _, d := range s.places.Load().doors {
+		s.tasks.Go(func() { d.shut(context.Background(), time.Second) })
+	}
+	s.end()
+	s.tasks.Wait()
+	return err
 }
 
-// serve takes the first requests.
-func (s *Server) serve() error {
-	for _, l := range s.sockets {
-		if _, err := s.proxy.Listen(l.name, l.Listener); err != nil {
-			return fmt.Errorf("listen.%s: %w", l.name, err)
-		}
-		s.log.Info("listening", "listener", l.name, "address", l.Addr().String())
-	}
+// ready says that all is there.
+func (s *Server) ready() {
 	for _, p := range *s.pools.Load() {
 		s.log.Info("pool", "pool", p.Name, "strategy", p.strategy, "backends", len(p.Snapshot().All))
 	}
 	s.state.CompareAndSwap(starting, running)
-	s.supervisor.tell("READY=1", "STATUS="+s.summary())
 	s.log.Info("ready", "version", s.opt.Version, "workers", s.group.Len(), "took", time.Since(s.started).Round(time.Millisecond))
-	return nil
+	s.supervisor.tell("READY=1", "STATUS="+s.summary())
 }
 
 // Config is the configuration in force.
@@ -258,28 +259,6 @@ func (s *Server) Config() *config.Config { return s.cfg.Load() }
 
 // ReopenLog opens the access log's file again, after it was renamed.
 func (s *Server) ReopenLog() error { return s.access.Reopen() }
-
-// Address is where something listens, under its name in the configuration.
-type Address struct {
-	Name string
-	net.Addr
-}
-
-// Addrs are the addresses of the listeners, with the ports that were found where the configuration says 0.
-func (s *Server) Addrs() (all []Address) {
-	for _, l := range s.sockets {
-		all = append(all, Address{l.name, l.Addr()})
-	}
-	return all
-}
-
-// AdminAddrs are where the admin server listens.
-func (s *Server) AdminAddrs() (all []net.Addr) {
-	for _, l := range s.doors {
-		all = append(all, l.Addr())
-	}
-	return all
-}
 
 // Status is what is going on now.
 func (s *Server) Status() admin.Status {
@@ -334,8 +313,9 @@ func (s *Server) sources() admin.Sources {
 				}
 				return all
 			},
-			LogLines:   s.access.Lines,
-			LogDropped: s.access.Dropped,
+			LogLines:   func() uint64 { return s.access.Lines() }, // there is none yet
+			LogDropped: func() uint64 { return s.access.Dropped() },
+			Reloads:    s.reloads.count,
 			OnError:    func(err error) { s.log.Error("metrics", "err", err) },
 		}),
 	}

@@ -27,7 +27,9 @@ func (s *Server) Cut() { s.once.Do(func() { close(s.cut) }) }
 
 // stop ends what serves, in the order in which it depends on each other.
 func (s *Server) stop() error {
+	s.turn.Lock() // a reload either comes before, with all that it opened, or not at all
 	s.state.Store(stopping)
+	s.turn.Unlock()
 	s.tellStop()
 	grace := s.Config().Server.Grace
 	begin := time.Now()

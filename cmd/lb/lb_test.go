@@ -180,7 +180,7 @@ func TestRun(t *testing.T) {
 	c.event(`not reloaded, all goes on as before" err="\S+:10:1: access_log.mistake: unknown key`)
 	write(strings.Replace(file, "[1]", "[2]", 1))
 	c.signal(syscall.SIGHUP)
-	c.event("msg=reloaded changed=true pools=1 left=1")
+	c.event("msg=reloaded changed=true changes=\"1 backend joined pool app: 127.0.0.1:2; 1 backend left pool app: 127.0.0.1:1\"")
 
 	c.signal(syscall.SIGTERM)
 	if code := c.wait(); code != 0 {

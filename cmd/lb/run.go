@@ -90,7 +90,7 @@ func run(w world, path string) error {
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGHUP:
-				go reload(ctx, s, log)
+				go s.Reload(ctx) // which says in the log what came of it
 			case syscall.SIGUSR1:
 				go reopen(s, log)
 			default:
@@ -119,14 +119,8 @@ func ended(err error) error {
 	return err
 }
 
-// reload and reopen run beside the loop of run: a name server or a disk that does not answer must not keep it from
+// reopen, and reloads, run beside the loop of run: a name server or a disk that does not answer must not keep it from
 // hearing a SIGTERM.
-func reload(ctx context.Context, s *server.Server, log *slog.Logger) {
-	if err := s.Reload(ctx); err != nil {
-		log.Error("not reloaded, all goes on as before", "err", err)
-	}
-}
-
 func reopen(s *server.Server, log *slog.Logger) {
 	if err := s.ReopenLog(); err != nil {
 		log.Error("access log not reopened", "err", err)
