@@ -110,7 +110,15 @@ func TestRandomFaults(t *testing.T) {
 			case 0:
 				f.left = r.IntN(w.Len())
 			case 1:
-				w.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+				// In one packet with the answer. What comes any later may find the connection in use for the next
+				// request already: HTTP/1.1 has nothing to tell it from that one's answer.
+				if w.Len() < 16<<10 {
+					w.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+					if o.trySend(w.String()) != nil {
+						return
+					}
+					continue
+				}
 			case 2:
 				b := w.Bytes()
 				b[r.IntN(len(b)-len(text))] = byte(r.Uint32()) // in the head or nearly
@@ -196,6 +204,9 @@ func TestRandomFaults(t *testing.T) {
 					h = o.head()
 				}
 				got := o.body(h)
+				if got == "evil" {
+					failf("%d: got what was sent behind another answer", id)
+				}
 				if !strings.HasPrefix(h, "HTTP/1.1 200 OK\r\nX-Talk: ") {
 					count(&own) // or a head that was spoiled
 					if field(h, "Connection") == "close" {
@@ -208,9 +219,6 @@ func TestRandomFaults(t *testing.T) {
 				if want := body(id); field(h, "X-Talk") == strconv.Itoa(id) && len(got) != len(want) &&
 					field(h, "Content-Length") == strconv.Itoa(len(want)) {
 					failf("%d: got %d bytes of %d", id, len(got), len(want))
-				}
-				if strings.Contains(got, "evil") {
-					failf("%d: got what was sent behind another answer", id)
 				}
 				if v := field(h, "X-Talk"); v != strconv.Itoa(id) && len(v) == len(strconv.Itoa(id)) && !oneOff(v, strconv.Itoa(id)) {
 					failf("%d: got the answer to %s", id, v)
