@@ -72,6 +72,7 @@ func (s *Server) change(ctx context.Context) (v admin.Verdict, err error) {
 	}
 	v = s.describe(next)
 	if len(v.Changes) == 0 {
+		next.discard()
 		s.cfg.Store(cfg) // for where things stand in it
 		return v, nil
 	}

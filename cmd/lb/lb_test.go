@@ -118,9 +118,10 @@ func TestCommands(t *testing.T) {
 		code           int
 		stdout, stderr string // "" stands for nothing; a name in angle brackets for that file
 	}{
-		{args: nil, stdout: "<help.txt>"},
+		{args: []string{}, stdout: "<help.txt>"},
 		{args: []string{"--help"}, stdout: "<help.txt>"},
 		{args: []string{"run", "--help"}, stdout: "<help-run.txt>"},
+		{args: []string{"reload", "--help"}, stdout: "<help-reload.txt>"},
 		{args: []string{"check", "good.toml"},
 			stdout: "good.toml: ok: listens on 127.0.0.1:0, sends everything to pool app (2 backends, least_conn), metrics off\n"},
 		{args: []string{"check", "faults.toml"}, code: 1, stdout: "<faults.txt>"},

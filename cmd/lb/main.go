@@ -72,16 +72,17 @@ The smallest configuration is two lines:
 With these in config.toml, "lb run" takes requests on port 8080.`,
 		Example: `  lb demo                 see it work, with instances and load of its own
   lb check config.toml    find every mistake in a configuration
-  lb run config.toml      go`,
+  lb run config.toml      go
+  lb reload config.toml   have it change to what the file says by now`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(w), checkCommand(w), demoCommand(w), versionCommand(w))
+	root.AddCommand(runCommand(w), checkCommand(w), reloadCommand(w), demoCommand(w), versionCommand(w))
 	for _, c := range root.Commands() {
-		c.DisableFlagsInUseLine = true // there is but --help
+		c.DisableFlagsInUseLine = true // there is little but --help
 	}
 	return root
 }

@@ -29,7 +29,7 @@ Signals:
   SIGTERM, SIGINT (Ctrl-C)   stop: take no new connections, let requests finish for as long as server.grace
                              says, then cut them. A second one cuts at once.
   SIGHUP                     read FILE again and change to it without losing a request. A file with mistakes
-                             changes nothing.
+                             changes nothing. "lb reload" does the same and waits for the verdict.
   SIGUSR1                    open the access log again, after it was renamed
 
 Exit code: 0 after a stop that cut nothing, 1 when lb could not start or go on or was told twice to stop,
@@ -75,7 +75,11 @@ func run(w world, path string) error {
 		return &exit{1, err}
 	}
 	log := slog.New(slog.NewTextHandler(w.stderr, nil))
-	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Load: load})
+	socket, err := ownSocket(path)
+	if err != nil {
+		log.Warn("no socket for `lb reload`; SIGHUP works", "err", err)
+	}
+	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Load: load, Socket: socket})
 	if err != nil {
 		return &exit{1, err}
 	}

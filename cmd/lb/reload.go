@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lb/admin"
+)
+
+func reloadCommand(w world) *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use:   "reload [FILE]",
+		Short: "Have a running lb change to its configuration, and wait for the verdict",
+		Long: `Tells the lb that runs with FILE to read it again, waits until it has, and prints what changed, or every
+mistake as "lb check" does. No request is lost either way; a file with mistakes changes nothing. What a file
+cannot tell counts, too: an address that is taken, a host name that nobody knows.
+
+Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb/config.toml.
+
+SIGHUP does the same, and the verdict is in lb's log.
+
+Exit code: 0 when the file is in force, 1 when it is not, or no lb was found.`,
+		Example: "  lb reload\n  lb reload /etc/lb/config.toml\n  lb reload --socket /run/lb/admin.sock",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			at := socket
+			if at == "" {
+				path, err := configFile(args)
+				if err != nil {
+					return err
+				}
+				if at, err = findSocket(path); err != nil {
+					return err
+				}
+			}
+			return askReload(w, at)
+		},
+	}
+	c.Flags().StringVar(&socket, "socket", "", "the unix socket of lb, such as that of [admin] socket; by default it is found by FILE")
+	return c
+}
+
+// askReload asks the lb at a socket and prints its verdict.
+func askReload(w world, socket string) error {
+	resp, err := overSocket(socket).Post("http://lb/reload", "application/json", http.NoBody)
+	if err != nil {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return fmt.Errorf("%s: no verdict: %w", socket, err)
+	}
+	var v admin.Verdict
+	if err := json.Unmarshal(body, &v); err != nil || resp.StatusCode != http.StatusOK && len(v.Faults) == 0 {
+		return fmt.Errorf("%s: %s: whoever is there does not know how to reload", socket, resp.Status)
+	}
+	if !v.Reloaded {
+		fmt.Fprintln(w.stdout, strings.Join(v.Faults, "\n"))
+		return &exit{code: 1}
+	}
+	_, err = io.WriteString(w.stdout, verdictText(&v))
+	return err
+}
+
+// verdictText is a good verdict for people.
+func verdictText(v *admin.Verdict) string {
+	var b strings.Builder
+	if len(v.Changes) == 0 {
+		fmt.Fprintf(&b, "%s: nothing to change\n", v.File)
+	} else {
+		fmt.Fprintf(&b, "%s: reloaded\n", v.File)
+	}
+	for _, c := range v.Changes {
+		b.WriteString("  " + c + "\n")
+	}
+	if len(v.Kept) > 0 {
+		fmt.Fprintf(&b, "  kept: %s\n", strings.Join(v.Kept, ", "))
+	}
+	for _, n := range v.Notes {
+		b.WriteString("  note: " + n + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"lb/config"
+)
+
+// A running lb listens on a unix socket whose name follows from the path of its configuration, so that the other
+// commands find it by the same file, whatever is in that file by now. The directory is that of the service
+// (systemd's RuntimeDirectory), or of the user.
+
+// socketName is the name of the socket of an lb that runs with the file at path.
+func socketName(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(abs))
+	return "lb-" + hex.EncodeToString(sum[:6]) + ".sock", nil
+}
+
+// serviceDir is where systemd puts the runtime directory of lb.service, and where root's lb is.
+const serviceDir = "/run/lb"
+
+// runtimeDirs are the places of the socket, the most particular first; lb takes the first one.
+func runtimeDirs() (dirs []string) {
+	if d, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); d != "" {
+		dirs = append(dirs, d)
+	}
+	if os.Geteuid() == 0 {
+		dirs = append(dirs, serviceDir)
+	}
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		dirs = append(dirs, d)
+	}
+	return append(dirs, filepath.Join(os.TempDir(), fmt.Sprintf("lb-%d", os.Getuid())))
+}
+
+// ownSocket is where an lb that runs with the file at path listens for other commands.
+func ownSocket(path string) (string, error) {
+	name, err := socketName(path)
+	if err != nil {
+		return "", err
+	}
+	dir := runtimeDirs()[0]
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	if err := trusted(dir); err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, name), nil
+}
+
+// trusted refuses a directory in which others could put a socket of theirs in the place of lb's, as they could make
+// one of the expected name in /tmp.
+func trusted(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 && os.Geteuid() != 0 {
+		return fmt.Errorf("%s belongs to another user", dir)
+	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("anybody may write to %s", dir)
+	}
+	return nil
+}
+
+// findSocket is the socket of the lb that runs with the file at path.
+func findSocket(path string) (string, error) {
+	name, err := socketName(path)
+	if err != nil {
+		return "", err
+	}
+	var tried []string
+	for _, dir := range append(runtimeDirs(), serviceDir) {
+		tried = append(tried, filepath.Join(dir, name))
+	}
+	if cfg, err := config.Load(path); err == nil && cfg.Admin.Socket != "" {
+		tried = append(tried, cfg.Admin.Socket)
+	}
+	for _, at := range tried {
+		err := trusted(filepath.Dir(at))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = answers(at)
+		}
+		switch {
+		case err == nil:
+			return at, nil
+		case errors.Is(err, fs.ErrPermission):
+			return "", fmt.Errorf("lb's socket %s is not yours to use: be its user or of its group, or root", at)
+		}
+	}
+	return "", fmt.Errorf("no lb runs with %s here: start it by \"lb run\", or name its file as it was named there, or its socket by --socket", path)
+}
+
+// answers tells whether somebody listens at a socket.
+func answers(path string) error {
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+// overSocket is a client whose requests all go to a socket.
+func overSocket(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+}
