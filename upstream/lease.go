@@ -21,9 +21,12 @@ type Selection struct {
 
 	waiter *Waiter // its place in the queue, if it has one
 
+	waiting int64 // requests in the queue, those included that are on their way out of it
 	seen    Load
 	saw     bool
 	ramping bool
+	mayWait bool
+	note    uint8
 }
 
 // tried is a set of backends.
@@ -54,6 +57,15 @@ func (s *Selection) Tried() int { return s.n }
 
 // Ramping reports whether the Share of some backend is reduced.
 func (s *Selection) Ramping() bool { return s.ramping }
+
+// Waiting is the number of requests in the pool's queue, this one included if it is among them.
+func (s *Selection) Waiting() int64 { return s.waiting }
+
+// MayWait reports whether a request that a Holder refuses can wait for its turn.
+func (s *Selection) MayWait() bool { return s.mayWait }
+
+// Note gives the lease of the choice that a Pick is about to return something to remember, see Lease.Note.
+func (s *Selection) Note(n uint8) { s.note = n }
 
 // Has reports whether b has had its chance; a strategy passes over it.
 func (s *Selection) Has(b *Live) bool {
@@ -114,7 +126,8 @@ type Lease struct {
 	b     *Backend
 	obs   Observer
 	start int64
-	loop  int32
+	loop  int16
+	note  uint8
 	ahead int32
 	unit  Load // what it is counted as; 0 after Done
 }
@@ -128,6 +141,12 @@ func (l *Lease) Start() int64 { return l.start }
 // Ahead is the number of requests that the backend had in flight before this one, without parked ones.
 func (l *Lease) Ahead() int64 { return int64(l.ahead) }
 
+// Note is what the strategy noted when it chose, else 0.
+func (l *Lease) Note() uint8 { return l.note }
+
+// Active reports whether the request counts as active: it has not become a tunnel, and is not parked.
+func (l *Lease) Active() bool { return l.unit == one }
+
 // Parked reports whether the request counts as parked.
 func (l *Lease) Parked() bool { return l.unit == parked }
 
@@ -137,7 +156,7 @@ func (l *Lease) Tunnel() {
 		l.b.move(l.unit, tunnel)
 		l.unit = tunnel
 		if p := l.b.pool; p.Waiting() > 0 {
-			p.freed(0)
+			p.freed(0, 0)
 		}
 	}
 }
@@ -159,7 +178,7 @@ func (l *Lease) Park(now int64) bool {
 	l.b.move(one, parked)
 	l.unit = parked
 	if p := l.b.pool; p.Waiting() > 0 {
-		p.freed(0)
+		p.freed(now, 0)
 	}
 	return true
 }
@@ -247,6 +266,6 @@ func (l *Lease) Done(o Outcome) {
 	p := l.b.pool
 	l.b.drop(unit)
 	if p.Waiting() > 0 {
-		p.freedBy(l.b, o.Fault)
+		p.freedBy(l.b, o)
 	}
 }

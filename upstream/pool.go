@@ -36,6 +36,18 @@ type Observer interface {
 	Done(b *Backend, l Lease, o Outcome)
 }
 
+// Holder is a Strategy with limits of its own for what a backend may have in work. While all are at theirs, its Pick
+// returns nil for a request that has not tried all, unless Selection.MayWait says that there is no place to wait; Acquire
+// then says ErrBusy, and the request waits in the pool's queue as one does for MaxInflight. So that nobody who waits is
+// forgotten, Pick refuses a request only while one of the backends that it has not tried has an active request: the end
+// of that one is when the queue is looked at again.
+type Holder interface {
+	// Room is how many more requests Pick would place at a time, with so many waiting: any, or when s is not nil, such
+	// as have tried what s has. At least one of them Pick does place if nothing changes. limited is false when the
+	// strategy has no limit now; n does not count then. Room is called with the queue locked, under the rules of Pick.
+	Room(now, waiting int64, s *Selection) (n int64, limited bool)
+}
+
 // Pool is a set of interchangeable backends under a name.
 type Pool struct {
 	Name string
@@ -67,6 +79,7 @@ type Snapshot struct {
 
 	pick Strategy // nil when nobody is ready
 	obs  Observer // pick, when it wants to be told
+	hold Holder   // pick, when it is one and requests may wait
 	key  bool     // pick is Keyed
 }
 
@@ -173,12 +186,15 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 		s.pick = p.build(s.Ready)
 		s.obs, _ = s.pick.(Observer)
 		_, s.key = s.pick.(Keyed)
+		if h, ok := s.pick.(Holder); ok && s.queueBound() > 0 && set.QueueLen >= 0 && set.QueueTimeout > 0 {
+			s.hold = h
+		}
 	}
 	p.startRamps(s)
 	p.snap.Store(s)
 	p.rampOver() // who ramped may have left
 	if p.Waiting() > 0 {
-		p.freed(0)
+		p.freed(0, 0)
 	}
 }
 
@@ -189,7 +205,7 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 // request lost. While others wait for a backend, only their turn, a retry, or room for all of them gives a lease.
 func (p *Pool) Acquire(s *Selection) (Lease, error) {
 	a := p.attention.Load()
-	s.ramping = a&ramping != 0
+	s.ramping, s.waiting = a&ramping != 0, a&waiters
 	if a&waiters != 0 {
 		return p.acquireQueued(s)
 	}
@@ -203,6 +219,7 @@ func (p *Pool) Acquire(s *Selection) (Lease, error) {
 
 // choose is Acquire for a request whose turn it is.
 func (p *Pool) choose(s *Selection) (Lease, error) {
+	s.waiting = p.Waiting()
 	snap := p.snap.Load()
 	l, ok := snap.acquire(s)
 	return p.chooseAgain(s, snap, l, ok)
@@ -251,8 +268,9 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 	if n.pick == nil {
 		return Lease{}, false
 	}
+	s.mayWait = n.hold != nil
 	for again := 0; ; {
-		s.saw = false
+		s.saw, s.note = false, 0
 		b := n.pick.Pick(s)
 		if b == nil {
 			return Lease{}, false
@@ -281,7 +299,7 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 			st.Retries.Inc()
 		}
 		s.leases++
-		l := Lease{b: b, obs: n.obs, start: s.Now, loop: int32(s.Loop), ahead: int32(load.Active() - 1), unit: one}
+		l := Lease{b: b, obs: n.obs, start: s.Now, loop: int16(s.Loop), note: s.note, ahead: int32(load.Active() - 1), unit: one}
 		if n.obs != nil {
 			n.obs.Sent(b, l)
 		}

@@ -61,6 +61,7 @@ type queue struct {
 	owed    int64  // slots promised: to woken waiters, and to newcomers between pass and passed
 	size    int64  // sum of Waiter.Size
 	tickets uint64 // given so far
+	now     int64  // ns, the latest time that anybody came with
 
 	waits    atomic.Uint64
 	timeouts atomic.Uint64
@@ -121,7 +122,7 @@ func (p *Pool) Wait(w *Waiter, s *Selection) bool {
 	q.waits.Add(1)
 	q.insert(w)
 	p.attention.Add(1) // first, so that whoever frees something from now on looks here
-	p.dispatch(0)
+	p.dispatch(s.Now, 0)
 	q.mu.Unlock()
 	if watch := p.watcher.Load(); watch != nil && len(p.snap.Load().Ready) == 0 {
 		(*watch).Waiting()
@@ -147,7 +148,7 @@ func (p *Pool) Leave(w *Waiter, timedOut bool, now int64) {
 		q.timeouts.Add(1)
 	}
 	p.left(w, now)
-	p.dispatch(0)
+	p.dispatch(now, 0)
 }
 
 // left ends a wait. The caller holds q.mu and has taken w out of the list or of owed.
@@ -171,7 +172,7 @@ func (p *Pool) acquireQueued(s *Selection) (Lease, error) {
 		return Lease{}, err
 	case w == nil && s.leases == 0:
 		// A newcomer goes ahead only if all who wait have been woken and more is free than they are owed.
-		if snap := p.snap.Load(); q.listed > 0 || !snap.unlimited() && snap.free()-q.owed <= 0 {
+		if snap := p.snap.Load(); q.listed > 0 || p.taken(snap, s) {
 			err := snap.refusal(s)
 			q.mu.Unlock()
 			return Lease{}, err
@@ -194,28 +195,51 @@ func (p *Pool) acquireQueued(s *Selection) (Lease, error) {
 	default:
 		q.insert(w)
 	}
-	p.dispatch(0)
+	p.dispatch(s.Now, 0)
 	return l, err
 }
 
-// freed is called when something became free while somebody waits: extra waiters may go beyond burst.
-func (p *Pool) freed(extra int64) {
+// taken reports whether all that is free is owed to others than s, a newcomer. The caller holds q.mu.
+func (p *Pool) taken(snap *Snapshot, s *Selection) bool {
+	if snap.hold != nil {
+		if n, limited := snap.hold.Room(s.Now, p.Waiting(), nil); limited {
+			return n-p.queue.owed <= 0
+		}
+	}
+	return !snap.unlimited() && snap.free()-p.queue.owed <= 0
+}
+
+// freed is called when something became free while somebody waits: extra waiters may go beyond burst. now is 0 where the
+// time is not at hand.
+func (p *Pool) freed(now, extra int64) {
 	p.queue.mu.Lock()
 	defer p.queue.mu.Unlock()
-	p.dispatch(extra)
+	p.dispatch(now, extra)
 }
 
 // dispatch wakes waiters, the first first, as many as there is room for. The caller holds q.mu.
-func (p *Pool) dispatch(extra int64) {
+func (p *Pool) dispatch(now, extra int64) {
 	q := &p.queue
+	q.now = max(q.now, now)
 	if q.listed == 0 {
 		return
 	}
 	snap := p.snap.Load()
-	n := max(snap.free()-q.owed, extra)
+	if snap.hold != nil {
+		if n, limited := snap.hold.Room(q.now, p.Waiting(), nil); limited {
+			p.wake(n-q.owed, func(s *Selection) bool { return snap.placeable(s, q.now, p.Waiting()) })
+			return
+		}
+	}
+	p.wake(max(snap.free()-q.owed, extra), func(s *Selection) bool { return snap.canServe(s, extra > 0) })
+}
+
+// wake wakes the first n waiters that can be served. The caller holds q.mu.
+func (p *Pool) wake(n int64, can func(*Selection) bool) {
+	q := &p.queue
 	for w := q.first; w != nil && n > 0; {
 		next := w.next
-		if snap.canServe(w.sel, extra > 0) {
+		if can(w.sel) {
 			q.remove(w)
 			w.state = woken
 			q.owed++
@@ -230,7 +254,7 @@ func (p *Pool) dispatch(extra int64) {
 func (n *Snapshot) free() int64 {
 	sum := int64(0)
 	for _, b := range n.Ready {
-		sum += b.free()
+		sum += b.Room()
 	}
 	return sum
 }
@@ -245,7 +269,8 @@ func (n *Snapshot) unlimited() bool {
 	return false
 }
 
-func (b *Backend) free() int64 {
+// Room is how many requests from the queue the backend could take now, if its strategy has no limit.
+func (b *Backend) Room() int64 {
 	l := b.Load()
 	switch {
 	case l.Draining():
@@ -264,7 +289,7 @@ func (n *Snapshot) canServe(s *Selection, beyond bool) bool {
 		if s.Has(b.Live) {
 			continue
 		}
-		if b.free() > 0 || beyond && b.MaxInflight <= 0 && !b.Draining() {
+		if b.Room() > 0 || beyond && b.MaxInflight <= 0 && !b.Draining() {
 			return true
 		}
 		untried = true
@@ -272,11 +297,23 @@ func (n *Snapshot) canServe(s *Selection, beyond bool) bool {
 	return !untried
 }
 
+// placeable is canServe where the strategy has a limit.
+func (n *Snapshot) placeable(s *Selection, now, waiting int64) bool {
+	if s.Tried() == 0 {
+		return true // as the others that Room has counted
+	}
+	room, _ := n.hold.Room(now, waiting, s)
+	return room > 0 || n.refusal(s) == ErrTried
+}
+
 // queueBound is how many may wait.
 func (n *Snapshot) queueBound() int64 {
 	places := int64(0)
 	for _, b := range n.Ready {
 		if b.MaxInflight <= 0 {
+			if n.hold != nil && n.Settings.QueueLen > 0 {
+				return int64(n.Settings.QueueLen)
+			}
 			return int64(n.Settings.HoldRequests)
 		}
 		places += b.MaxInflight
@@ -334,12 +371,12 @@ func (q *queue) remove(w *Waiter) {
 
 // freedBy is freed for an attempt that ended on b. An answer shows that b keeps up, which lets it have more; not others,
 // when it is on its way out.
-func (p *Pool) freedBy(b *Backend, f Fault) {
+func (p *Pool) freedBy(b *Backend, o Outcome) {
 	extra := int64(0)
-	if b.MaxInflight <= 0 && !f.Blames() && p.snap.Load().isReady(b.Live) {
+	if b.MaxInflight <= 0 && !o.Fault.Blames() && p.snap.Load().isReady(b.Live) {
 		extra = 2
 	}
-	p.freed(extra)
+	p.freed(o.Now, extra)
 }
 
 func (n *Snapshot) isReady(l *Live) bool {

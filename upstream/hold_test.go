@@ -1,0 +1,196 @@
+package upstream
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// holder gives each backend as many requests as limit says, in order, and lets others wait; 0 is no limit.
+type holder struct {
+	ready []*Backend
+	limit *atomic.Int64
+}
+
+func holding(limit *atomic.Int64) Build {
+	return func(ready []*Backend) Strategy { return &holder{ready, limit} }
+}
+
+func (h *holder) Pick(s *Selection) *Backend {
+	for _, b := range h.ready {
+		if k := h.limit.Load(); !s.Has(b.Live) && (k == 0 || !s.MayWait() || b.Load().Active() < k) {
+			s.Note(uint8(b.Load().Active()) + 1)
+			return b
+		}
+	}
+	return nil
+}
+
+func (h *holder) Room(_, _ int64, s *Selection) (n int64, limited bool) {
+	k := h.limit.Load()
+	for _, b := range h.ready {
+		if s == nil || !s.Has(b.Live) {
+			n += max(0, k-b.Load().Active())
+		}
+	}
+	return n, k > 0
+}
+
+func held(backends string, limit int64, set *Settings) (*Pool, *atomic.Int64) {
+	l := new(atomic.Int64)
+	l.Store(limit)
+	if set == nil {
+		set = DefaultSettings()
+	}
+	return NewPool("app", 8, limits(backends), set, holding(l)), l
+}
+
+func TestHolder(t *testing.T) {
+	p, limit := held("a:0 b:0", 1, nil)
+	c := newCrowd(t, p)
+	c.expect("1", "a")
+	c.expect("2", "b")
+	if l := c.person("1").lease; l.Note() != 1 || !l.Active() {
+		t.Errorf("note %d, active %v", l.Note(), l.Active())
+	}
+	for _, n := range []string{"3", "4", "5", "6", "7"} {
+		c.expect(n, "waits")
+	}
+	c.want("")
+	c.goes("2")
+	c.want("3")
+	c.expect("8", "waits") // b is 3's
+	c.expect("3", "b")
+
+	// A parked request makes room, and so does a tunnel.
+	l := &c.person("1").lease
+	l.b.Stats(0).newest.Add(int64(time.Hour))
+	if !l.Park(int64(time.Minute)) {
+		t.Fatal("not parked")
+	}
+	c.want("4")
+	c.expect("4", "a")
+	c.person("4").lease.Tunnel()
+	c.want("5")
+	c.expect("5", "a")
+	c.goes("1") // frees nothing
+	c.want("")
+
+	// A higher limit is noticed with the next event.
+	limit.Store(2)
+	c.goes("4")
+	c.want("6 7")
+	c.expect("7", "a")
+	c.expect("6", "b")
+	c.want("")
+
+	// None at all lets everybody go.
+	limit.Store(0)
+	c.expect("9", "waits")
+	c.want("8 9")
+	c.expect("9", "a")
+	c.expect("8", "a")
+	c.expect("10", "a")
+	for _, n := range []string{"3", "5", "6", "7", "8", "9", "10"} {
+		c.goes(n)
+	}
+	p.checkIdle(t)
+}
+
+// TestHolderRetry: a request that failed on one backend waits for another, and others do not wait for it.
+func TestHolderRetry(t *testing.T) {
+	p, _ := held("a:0 b:0", 1, nil)
+	c := newCrowd(t, p)
+	c.expect("1", "a")
+	c.expect("2", "b")
+	c.person("1").lease.Done(Outcome{Now: 2, Fault: FaultReset})
+	c.expect("1", "waits") // a is free, but it has been there
+	c.want("")
+	c.expect("3", "waits") // somebody does, so that it has to ask for its turn
+	c.want("3")
+	c.expect("3", "a")
+	c.expect("4", "waits")
+	c.goes("3")
+	c.want("4")
+	c.expect("4", "a")
+	c.goes("2")
+	c.want("1")
+	c.expect("1", "b")
+	c.goes("1")
+	c.goes("4")
+	p.checkIdle(t)
+}
+
+// TestHolderMayNot: where nobody may wait, a limit that nobody has asked for refuses nobody.
+func TestHolderMayNot(t *testing.T) {
+	for _, change := range []func(*Settings){
+		func(s *Settings) { s.QueueLen = -1 },
+		func(s *Settings) { s.HoldRequests = 0 },
+		func(s *Settings) { s.QueueTimeout = 0 },
+	} {
+		set := DefaultSettings()
+		change(set)
+		p, _ := held("a:0 b:0", 1, set)
+		c := newCrowd(t, p)
+		for _, n := range []string{"1", "2", "3"} {
+			c.comes(n)
+		}
+		if n := p.Waiting(); n != 0 {
+			t.Errorf("%+v: %d wait", set, n)
+		}
+	}
+	set := DefaultSettings()
+	set.QueueLen = 2
+	p, _ := held("a:0 b:0", 1, set)
+	c := newCrowd(t, p)
+	for _, n := range []string{"1", "2", "3", "4"} {
+		c.comes(n)
+	}
+	c.expect("5", "full")
+}
+
+// TestHolderUnderLoad: the limit holds but for what loops do at the same moment, and no wake is lost, whatever the limit
+// does meanwhile. A wake that is lost stops the test for good.
+func TestHolderUnderLoad(t *testing.T) {
+	const loops, rounds = 8, 2000
+	p, limit := held("a:0 b:0 c:2", 1, nil)
+	var wg, changes sync.WaitGroup
+	stop := make(chan struct{})
+	changes.Go(func() {
+		for i := int64(0); ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				limit.Store(i % 4)
+			}
+		}
+	})
+	var waits atomic.Int64
+	for loop := range loops {
+		wg.Go(func() {
+			x := newSleeper(p, loop)
+			for range rounds {
+				l, waited, ok := x.lease(loop%4 == 1)
+				if !ok {
+					continue
+				}
+				if waited {
+					waits.Add(1)
+				}
+				if x.rnd.IntN(8) == 0 {
+					time.Sleep(10 * time.Microsecond) // work, so that others meet it
+				}
+				l.Done(Outcome{Now: x.now, Status: 200})
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	changes.Wait()
+	p.checkIdle(t)
+	if waits.Load() == 0 {
+		t.Error("nobody waited")
+	}
+}
