@@ -19,6 +19,9 @@ const leaveOver = 30 * time.Second
 // server.close() returns, and tunnels over the given time. What is busy is closed after its answer.
 func (s *Server) letGo(b *upstream.Backend, over time.Duration) {
 	s.proxy.Forget([]*upstream.Backend{b})
+	if s.checks.hurry > 0 {
+		over = min(over, s.checks.hurry)
+	}
 	s.proxy.Leave(b, over)
 }
 

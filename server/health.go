@@ -20,6 +20,8 @@ type checks struct {
 
 	news   chan struct{} // has room for one: something was heard
 	events events
+
+	hurry time.Duration // over which tunnels are told to go at most; 0: as long as it takes. For tests
 }
 
 // watch has the backends of all pools in force checked as cfg says. What is known about them stays.

@@ -61,7 +61,13 @@ func parse(t *testing.T, text string) *config.Config {
 // start runs text with [listen] and [admin] on free ports.
 func start(t *testing.T, text string) *house {
 	t.Helper()
-	h := &house{t: t, text: text + everywhere, events: new(lines), access: new(lines), ended: make(chan struct{})}
+	return startWith(t, text, everywhere)
+}
+
+// startWith is start with another end of the text.
+func startWith(t *testing.T, text, rest string) *house {
+	t.Helper()
+	h := &house{t: t, text: text + rest, events: new(lines), access: new(lines), ended: make(chan struct{})}
 	var err error
 	h.Server, err = New(parse(t, h.text), Options{
 		Version: "test", Log: slog.New(slog.NewTextHandler(h.events, nil)), AccessLog: h.access,
@@ -74,6 +80,7 @@ func start(t *testing.T, text string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.checks.hurry = 100 * time.Millisecond
 	h.url = "http://" + h.Addrs()[0].String()
 	h.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 20 * time.Second}
 	ctx, end := context.WithCancel(context.Background())
