@@ -412,3 +412,21 @@ func TestPanic(t *testing.T) {
 	b.send(ok("x"))
 	p.expect(ok("x"))
 }
+
+// A backend may say so much before its answer, and no more: at the limit and above.
+func TestInformedWithoutEnd(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr})
+	for _, over := range []int{0, 1} {
+		p := l.client()
+		p.send(get("/", "Connection: keep-alive"))
+		b := o.accept()
+		b.head()
+		b.send(strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", maxInformed+over) + "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		for range maxInformed {
+			p.expect("HTTP/1.1 102 Processing\r\n\r\n")
+		}
+		p.status([]int{200, 502}[over])
+	}
+	l.answered(BadResponse, 1)
+}

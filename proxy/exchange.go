@@ -340,11 +340,14 @@ func (x *exchange) refuse(f failure) {
 		connection = "Connection: keep-alive\r\n"
 	}
 	x.freeOut()
-	x.out = appendAnswer(x.out[:0], x.status, connection, x.head > 0 && x.req.MethodID == http1.MethodHead)
+	bodyless := x.head > 0 && x.req.MethodID == http1.MethodHead
+	x.out = appendAnswer(x.out[:0], x.status, connection, bodyless)
 	if _, err := x.c.conn.Write(x.out); err != nil {
 		x.cut = true
 	}
-	x.bytesOut = int64(len(ownAnswers[x.status].body))
+	if !bodyless {
+		x.bytesOut = int64(len(ownAnswers[x.status].body))
+	}
 	if x.head == 0 { // refused by the reader: nobody else ends it
 		x.log()
 		x.c.end()

@@ -10,6 +10,10 @@ import (
 // the buffer it is read into go together: it must fit with a byte to spare.
 var responseLimits = http1.Limits{MaxBytes: bodyBuffer - 1, MaxFields: 1000}
 
+// maxInformed is how many 1xx responses may come before the final one: a flood of them would not let the timeout for
+// that one pass.
+const maxInformed = 50
+
 // smallBody is up to which size a body is copied behind its head rather than sent as a second piece.
 const smallBody = 4 << 10
 
@@ -77,7 +81,7 @@ func (x *exchange) await(by *int64) error {
 func (x *exchange) receive() failure {
 	conn := x.bc.conn
 	x.resp.Reset()
-	have := 0
+	have, informed := 0, 0
 	for {
 		if err := x.await(&x.respondBy); err != nil {
 			if err == loop.ErrTimeout && x.hasty && x.task.Interrupted() == nil {
@@ -122,6 +126,9 @@ func (x *exchange) receive() failure {
 				return failure{reason: BackendUnready}
 			case s >= 200:
 				return x.relay(head, have)
+			}
+			if informed++; informed > maxInformed {
+				return failure{reason: BadResponse, detail: "too_many_1xx"}
 			}
 			if f := x.inform(head); f.failed() {
 				return f
