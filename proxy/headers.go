@@ -36,8 +36,9 @@ var (
 	dropResponse = hopByHop
 
 	// kept fields are not dropped because Connection names them. http1 refuses that for what decides about framing,
-	// and a client must not be able to have removed what a trusted proxy says of it.
-	kept = claims | kinds(http1.FieldContentLength, http1.FieldTransferEncoding, http1.FieldHost)
+	// a client must not be able to have removed what a trusted proxy says of it, and without Expect the backend would
+	// not say the 100 that the client waits for.
+	kept = claims | kinds(http1.FieldContentLength, http1.FieldTransferEncoding, http1.FieldHost, http1.FieldExpect)
 )
 
 // appendFields appends the fields of a head that are not to be dropped. Neighbours are copied in one piece.

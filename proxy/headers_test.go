@@ -35,6 +35,7 @@ func TestRequestFields(t *testing.T) {
 		{"lookalikes", nil, "X_Forwarded_For: 1.2.3.4\r\nX-Forwarded_For: 1.2.3.4\r\nA_B: 1\r\nX_Real_IP: 1\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\n" +
 			"x_request_id: 1\r\nX_Forwarded-Proto: https\r\n", "A_B: 1\r\n" + added},
 		{"lb's own cannot be named away", nil, "Connection: X-Forwarded-For, X-Real-IP, X-Request-Id, X-Forwarded-Proto, X-Forwarded-Host\r\n", added},
+		{"what the client waits for cannot be named away", nil, "Connection: Expect\r\nExpect: 100-continue\r\n", "Expect: 100-continue\r\n" + added},
 
 		{"trusted, nothing said", trusted, "", added},
 		{"trusted", trusted, "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: outer\r\nX-Forwarded-Port: 443\r\nForwarded: for=1.2.3.4\r\n" +

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -193,6 +194,36 @@ func TestUnreadyElsewhere(t *testing.T) {
 		if n := l.faults(0, upstream.FaultStatus); n != 1 {
 			t.Errorf("%d faults", n)
 		}
+	}
+}
+
+// A 503 whose connection ends anyway is the application's word: where connections are not kept, or not announced to end.
+func TestUnreadyIsNotEveryClose(t *testing.T) {
+	for name, c := range map[string]struct {
+		option option
+		answer string
+	}{
+		"without reuse": {func(p *plan) { p.pool.Reuse = false }, "HTTP/1.1 503 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"},
+		"HTTP/1.0":      {func(*plan) {}, "HTTP/1.0 503 No\r\nContent-Length: 2\r\n\r\nno"},
+		"until close":   {func(*plan) {}, "HTTP/1.1 503 No\r\n\r\nno"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newOrigin(t, nil), newOrigin(t, nil)
+			l := newLab(t, []string{a.addr, b.addr}, c.option)
+			p := l.client()
+			p.send(get("/", "Connection: close"))
+			o := a.accept()
+			o.head()
+			o.send(c.answer)
+			o.close()
+			if h := p.head(); !strings.HasPrefix(h, "HTTP/1.1 503 No\r\n") {
+				t.Errorf("%q", h)
+			}
+			if n := l.sum(1, func(s *upstream.Stats) uint64 { return s.Picks.Load() }); n != 0 {
+				t.Error("the other backend was asked, too")
+			}
+			p.close()
+		})
 	}
 }
 

@@ -53,7 +53,9 @@ func (x *exchange) unready() bool {
 	}
 	b := x.lease.Backend()
 	now := x.w.loop.Now()
-	goes := !x.resp.KeepAlive || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(now) < 1
+	// That a connection ends says something only where it could have been kept.
+	closes := !x.resp.KeepAlive && x.resp.Minor == 1 && x.resp.Length != http1.LengthUntilClose && x.snap.Settings.Reuse
+	goes := closes || x.resp.Has(http1.FieldXLBDrain) || b.Draining() || b.Share(now) < 1
 	return goes && x.route.Pool.AllowRetry(now)
 }
 
