@@ -97,10 +97,11 @@ func (m *systemd) count(msg string) (n int) {
 func TestNotify(t *testing.T) {
 	m := listenNotify(t, 0)
 	block, begun := make(chan struct{}), make(chan struct{})
-	slow := handler(t, func(http.ResponseWriter, *http.Request) {
+	work := func(http.ResponseWriter, *http.Request) {
 		close(begun)
 		<-block
-	})
+	}
+	slow := handler(t, work)
 	h := start(t, "[pool.app]\nbackends = [\""+slow+"\"]\n")
 	if first := m.heard(); len(first) > 0 && !strings.HasPrefix(first[0], "READY=1\n") {
 		t.Errorf("before it is ready, lb says %q", first[0])
@@ -109,7 +110,7 @@ func TestNotify(t *testing.T) {
 
 	var before, after unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &before)
-	h.reloadTo(pools(slow, app(t, "b")))
+	h.reloadTo(pools(slow, handler(t, work)))
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &after)
 	msg := m.await("RELOADING=1\n")
 	_, text, _ := strings.Cut(msg, "MONOTONIC_USEC=")

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lb/admin"
+)
+
+func drainCommand(w world) *cobra.Command {
+	var to target
+	wait := admin.DefaultWait
+	c := &cobra.Command{
+		Use:   "drain POOL BACKEND",
+		Short: "Take a backend out of use, and wait until it has done what it had",
+		Long: `Tells a running lb to send nothing more to a backend, for example before a deploy. Idle connections to it are
+closed at once, requests that it works on are waited for, and clients of its WebSockets are told to connect again,
+spread over the first half of the wait.
+
+POOL and BACKEND are the names in the configuration; a backend without a name is called by its address. It stays out
+of use, over reloads too, until "lb ready" or a restart of lb.
+
+Exit code: 0 when the backend is empty, 2 when something was left at the end of the wait, 1 when it could not be
+drained: there is no such backend, no lb was found, or somebody took it back meanwhile.`,
+		Example: "  lb drain app 127.0.0.1:3000\n  lb drain app blue-1 --wait 5m",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if wait < 0 || wait > admin.MaxWait {
+				return fmt.Errorf("--wait %v: it is 0s to 24h", wait)
+			}
+			var d admin.Drained
+			if err := to.order("/drain", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String()}, &d); err != nil {
+				return err
+			}
+			if d.Others == 0 {
+				fmt.Fprintf(w.stderr, "lb: no other backend of pool %s is ready: requests wait, or fail\n", d.Pool)
+			}
+			name := d.Pool + " " + d.Backend
+			if d.Empty {
+				_, err := fmt.Fprintf(w.stdout, "%s: drained after %v\n", name, d.Took.Round(time.Millisecond))
+				return err
+			}
+			fmt.Fprintf(w.stdout, "%s: %d requests and %d tunnels are left after %v; it gets nothing new\n",
+				name, d.Requests, d.Tunnels, d.Took.Round(time.Millisecond))
+			return &exit{code: 2}
+		},
+	}
+	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")
+	to.flags(c)
+	return c
+}
+
+func readyCommand(w world) *cobra.Command {
+	var to target
+	c := &cobra.Command{
+		Use:   "ready POOL BACKEND",
+		Short: "Take a backend into use again",
+		Long: `Takes back what "lb drain" did. The backend gets requests again as soon as its health checks pass, a tenth of its
+share at first.
+
+Exit code: 0 when lb was told, 1 when there is no such backend or no lb was found.`,
+		Example: "  lb ready app 127.0.0.1:3000",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			var o admin.Order
+			if err := to.order("/ready", admin.Order{Pool: args[0], Backend: args[1]}, &o); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(w.stdout, "%s %s: in use\n", o.Pool, o.Backend)
+			return err
+		},
+	}
+	to.flags(c)
+	return c
+}
+
+// target is the lb that a command is for.
+type target struct{ config, socket string }
+
+func (t *target) flags(c *cobra.Command) {
+	c.Flags().StringVar(&t.config, "config", "", "the file that lb runs with; by default the one that \"lb run\" would read")
+	c.Flags().StringVar(&t.socket, "socket", "", "the unix socket of lb, such as that of [admin] socket; by default it is found by the file")
+}
+
+// order sends an order and reads the answer.
+func (t *target) order(path string, o admin.Order, answer any) error {
+	socket := t.socket
+	if socket == "" {
+		var args []string
+		if t.config != "" {
+			args = []string{t.config}
+		}
+		file, err := configFile(args)
+		if err != nil {
+			return err
+		}
+		if socket, err = findSocket(file); err != nil {
+			return err
+		}
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	res, err := overSocket(socket).Post("http://lb"+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("%s: no answer: %w", socket, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var f admin.Fault
+		if json.Unmarshal(text, &f) == nil && f.Error != "" {
+			return errors.New(f.Error)
+		}
+		return fmt.Errorf("%s: %s: whoever is there does not take orders", socket, strings.TrimSpace(res.Status))
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	return nil
+}
