@@ -110,8 +110,8 @@ TimeoutStartSec=180
 		t.Fatal(err)
 	}
 	// What an earlier run left: enabled, lb would start by itself.
-	for _, old := range []string{filepath.Join(wants, "inside.service"), filepath.Join(wants, "lb.service"), filepath.Join(root, "etc/lb"), filepath.Join(root, "var/log/lb")} {
-		os.RemoveAll(old)
+	for _, old := range []string{"etc/systemd/system/multi-user.target.wants/inside.service", "etc/systemd/system/multi-user.target.wants/lb.service", "etc/lb", "var/log/lb", "var/log/journal"} {
+		os.RemoveAll(filepath.Join(root, old))
 	}
 	if err := os.Symlink("../inside.service", filepath.Join(wants, "inside.service")); err != nil {
 		t.Fatal(err)
@@ -196,12 +196,14 @@ func TestInside(t *testing.T) {
 		u := &unit{t}
 		pid := u.pid()
 		u.configure("30s", backends)
-		u.must("systemctl", "reload", "lb")
-		u.await("app: 3 of 3 backends ready", "StatusText")
-		u.await("active", "ActiveState") // and not "reloading" for ever
+		u.must("systemctl", "reload", "lb")                 // returns when it has happened
+		u.await("app: 3 of 3 backends ready", "StatusText") // the new one is asked first whether it is well
+		u.is("active", "ActiveState")                       // and not "reloading" for ever
 		write(t, "/etc/lb/config.toml", []byte("nonsense"), 0o644)
-		exec.Command("systemctl", "reload", "lb").Run() // may say that the file was refused
-		u.awaitJournal("not reloaded")
+		if out, err := exec.Command("systemctl", "reload", "lb").CombinedOutput(); err == nil {
+			t.Errorf("nonsense was loaded: %s", out)
+		}
+		u.awaitJournal("config.toml:1:") // where the mistake is
 		u.await("active", "ActiveState")
 		u.get("/")
 		if pid != u.pid() {
@@ -277,8 +279,14 @@ func TestInside(t *testing.T) {
 		u.must("systemctl", "daemon-reload")
 	})
 	if t.Failed() {
-		out, _ := exec.Command("journalctl", "--no-pager", "-u", "lb").CombinedOutput()
-		t.Logf("the journal:\n%s", out)
+		out, _ := exec.Command("journalctl", "--no-pager", "--boot", "--unit=lb").CombinedOutput()
+		var b strings.Builder
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "systemd[1]") || strings.Contains(line, "level=") { // and not what SIGABRT prints
+				b.WriteString(line)
+			}
+		}
+		t.Logf("the journal:\n%s", b.String())
 	}
 }
 
@@ -316,7 +324,7 @@ func (u *unit) await(want, property string) {
 func (u *unit) awaitJournal(text string) {
 	u.t.Helper()
 	waitFor(u.t, "journal: "+text, func() bool {
-		return strings.Contains(u.must("journalctl", "--no-pager", "--unit=lb"), text)
+		return strings.Contains(u.must("journalctl", "--no-pager", "--boot", "--unit=lb"), text)
 	})
 }
 
