@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,9 @@ func (s *Listener) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
+	if s.accept != nil {
+		time.Sleep(s.shun())
+	}
 	s.group.each(func(l *Loop) {
 		if side := l.lns[int32(s.fd)]; side != nil {
 			side.remove()
@@ -110,6 +114,52 @@ func (s *Listener) Close() error {
 	}
 	s.group.each(func(*Loop) {}) // connections on their way from one loop to another have arrived
 	return err
+}
+
+// How long handshakes that have begun may take to end when a listener closes: on this machine they are over before
+// the client's connect returns, elsewhere it takes the client's answer to come. They are few and the wait is paid
+// once, so this is more than most clients need and less than anybody notices.
+const (
+	handshakeHere = time.Millisecond
+	handshakeFar  = 200 * time.Millisecond
+)
+
+// noSYN drops packets that open a connection: the byte at 13 of a TCP header holds its flags.
+var noSYN = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
+	{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x12},               // SYN, ACK
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 0x02, Jt: 0, Jf: 1}, // SYN alone
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+}
+
+// shun has the kernel take no new connections, so that the queue has an end: what it completes between the last accept
+// and the close of a socket would be reset, with a request on it maybe. Clients whose first packet is dropped send it
+// again after a second, and are refused then, or served by whoever has the address by that time. It returns how long
+// those that are half-way may need. Where the kernel does not know how, nothing is lost but this.
+func (s *Listener) shun() time.Duration {
+	sa, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return 0
+	}
+	far := handshakeFar
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		if sa.Addr[0] == 127 {
+			far = handshakeHere
+		}
+	case *unix.SockaddrInet6:
+		if netip.AddrFrom16(sa.Addr).Unmap().IsLoopback() {
+			far = handshakeHere
+		}
+	default: // a unix socket: connect refuses from here on, and accept still gives what waits
+		unix.Shutdown(s.fd, unix.SHUT_RD)
+		return 0
+	}
+	if unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(noSYN)), Filter: &noSYN[0]}) != nil {
+		return 0
+	}
+	return far
 }
 
 func (s *lnSide) add() {

@@ -107,9 +107,11 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	all := slices.Clone(p.listeners)
 	p.mu.Unlock()
+	var closing sync.WaitGroup
 	for _, l := range all {
-		l.Close()
+		closing.Go(func() { l.Close() })
 	}
+	closing.Wait()
 	half := time.Hour
 	if at, ok := ctx.Deadline(); ok {
 		half = time.Until(at) / 2

@@ -198,6 +198,7 @@ func TestReloadAccessLog(t *testing.T) {
 	waitFor(t, "a line", func() bool { return h.Server.access.Lines() == 2 })
 	h.reloadWords(a + everywhere + "[access_log]\nformat = \"off\"\n")
 	h.get("/3")
+	h.get("/more") // on the same connection, so that the one before is through with the log
 	h.reloadWords(a + everywhere)
 	h.get("/4")
 	if err := h.stop(); err != nil {
@@ -207,7 +208,7 @@ func TestReloadAccessLog(t *testing.T) {
 	if err != nil || strings.Count(string(b), "\n") != 1 || !strings.Contains(string(b), `"GET /2 HTTP/1.1" 200`) {
 		t.Errorf("%v %q", err, b)
 	}
-	if s := h.access.String(); strings.Count(s, "\n") != 2 || !strings.Contains(s, `"/4"`) {
+	if s := h.access.String(); strings.Contains(s, `"/2"`) || strings.Contains(s, `"/3"`) || !strings.Contains(s, `"/4"`) {
 		t.Errorf("%q", s)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -200,11 +201,15 @@ const doorWait = time.Minute
 
 // leave stops listening at what is gone. Connections that were accepted go on.
 func (s *Server) leave(gone *places) {
+	var closing sync.WaitGroup
 	for _, k := range gone.sockets {
-		if err := k.Close(); err != nil {
-			s.log.Warn("closing a listener", "listener", k.name, "err", err)
-		}
+		closing.Go(func() {
+			if err := k.Close(); err != nil {
+				s.log.Warn("closing a listener", "listener", k.name, "err", err)
+			}
+		})
 	}
+	closing.Wait()
 	for _, d := range gone.doors {
 		s.tasks.Go(func() { d.shut(s.ended, doorWait) })
 	}

@@ -38,7 +38,8 @@ func (s *Server) stop() error {
 	s.stopPause()
 	close(s.gone)
 
-	ctx, cut := context.WithCancel(context.Background())
+	// The deadline is for those who pace what they do; it is the timer that cuts.
+	ctx, cut := context.WithDeadline(context.Background(), time.Now().Add(grace+time.Second))
 	defer cut()
 	done := make(chan struct{})
 	go func() {
