@@ -23,6 +23,7 @@ func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "lb-e2e-")
 	if err == nil {
 		defer os.RemoveAll(dir)
+		os.Setenv("RUNTIME_DIRECTORY", dir) // where lb puts its socket, and a killed one leaves it
 		err = prepare(dir)
 	}
 	if err != nil {
