@@ -95,7 +95,7 @@ func TestTryTimeoutOfTheLast(t *testing.T) {
 	}{
 		"nobody else":     {1, get("/"), "", ok("late"), nil},
 		"no retries":      {2, get("/"), "", ok("late"), func(p *plan) { p.pool.Retries = 0 }},
-		"no budget":       {2, get("/"), "", ok("late"), func(p *plan) { p.pool.RetryShare = -10 }},
+		"no budget":       {2, get("/"), "", ok("late"), func(p *plan) { p.pool.RetryShare = -1e9 }},
 		"POST":            {2, request("POST", "/", "body"), "", ok("late"), nil},
 		"head has begun":  {2, get("/"), "HTTP/1.1 2", ok("late")[10:], nil},
 		"103":             {2, get("/"), "HTTP/1.1 103 Early Hints\r\n\r\n", ok("late"), nil},
