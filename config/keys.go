@@ -260,7 +260,7 @@ var keys = []Key{
 		Doc: `The largest body of a request. Then status 413. 0 means no limit: bodies are streamed, not stored.`},
 }
 
-var strategies = []string{"least_conn", "ewma", "p2c", "round_robin", "random", "hash"}
+var strategies = []string{"least_conn", "ewma", "adaptive", "p2c", "round_robin", "random", "hash"}
 
 // Strategies lists the names that pool.NAME.strategy takes, the default first.
 func Strategies() []string { return append([]string(nil), strategies...) }

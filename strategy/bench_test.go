@@ -12,14 +12,16 @@ import (
 	"lb/upstream"
 )
 
-// pool makes a pool of backends with the given weights, named b0, b1 and so on.
+// pool makes a pool of backends with the given weights, named b0, b1 and so on, in which nobody waits.
 func pool(tb testing.TB, name string, loops int, weights ...int) *upstream.Pool {
 	tb.Helper()
 	build, err := strategy.New(name, strategy.Options{Seed: 1})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return upstream.NewPool("app", loops, specs(weights...), nil, build)
+	set := upstream.DefaultSettings()
+	set.QueueLen = -1
+	return upstream.NewPool("app", loops, specs(weights...), set, build)
 }
 
 func specs(weights ...int) []upstream.Spec {

@@ -121,8 +121,8 @@ func (e *estimate) progress(now, start int64) {
 	}
 }
 
-// answered books a good answer.
-func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) {
+// answered books a good answer. It returns log(latency / place in line), and whether that says something about speed.
+func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) (x float64, speed bool) {
 	start := l.Start()
 	first := start + o.Latency
 	gap := float64(max(0, first-max(start, e.last.Load()))) / e.slow.get()
@@ -130,8 +130,8 @@ func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) {
 	if g := e.good.Load(); g < joined {
 		e.good.Store(g + 1)
 	}
-	x := math.Log(float64(o.Latency) / float64(l.Ahead()+1))
-	speed := !l.Parked() // a long poll says nothing about it
+	x = math.Log(float64(o.Latency) / float64(l.Ahead()+1))
+	speed = !l.Parked() // a long poll says nothing about it
 
 	if f.mu.TryLock() {
 		f.outcome(0)
@@ -150,6 +150,7 @@ func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) {
 		}
 		e.mu.Unlock()
 	}
+	return x, speed
 }
 
 // failed books a failure. It gives no sample of latency: to fail fast is not to be fast.
@@ -212,6 +213,12 @@ func (e *estimate) setExcess(w, x float64, f *fleet) {
 	if y != e.excess.get() {
 		e.excess.set(y)
 	}
+}
+
+// due reports, to one of those who ask, that a tick has passed.
+func (f *fleet) due(now int64) bool {
+	next := f.next.Load()
+	return now >= next && f.next.CompareAndSwap(next, now+tick)
 }
 
 // sample books an answer of any backend: x as in estimate, gap in units of an average backend. The caller holds f.mu.

@@ -60,11 +60,14 @@ func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
 	if s.Tunnel {
 		return e.fewestTunnels(s)
 	}
-	if next := e.fleet.next.Load(); s.Now >= next && e.fleet.next.CompareAndSwap(next, s.Now+tick) {
-		for _, est := range e.est {
-			est.refresh(s.Now, e.fleet)
-		}
+	if e.fleet.due(s.Now) {
+		e.refresh(s.Now)
 	}
+	return e.pick(s)
+}
+
+// pick is Pick for a request that is no upgrade.
+func (e *ewma) pick(s *upstream.Selection) *upstream.Backend {
 	if s.Ramping() {
 		if b := e.warmUp(s); b != nil {
 			return b
@@ -80,6 +83,13 @@ func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
 	}
 	s.Saw(load)
 	return b
+}
+
+// refresh is done every tick.
+func (e *ewma) refresh(now int64) {
+	for _, est := range e.est {
+		est.refresh(now, e.fleet)
+	}
 }
 
 // least scans from at for the least cost with the given inverse weights, with or without the limit of backends that join, and

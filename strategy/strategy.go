@@ -18,7 +18,7 @@ import (
 
 // Names are the strategies that New knows.
 func Names() []string {
-	return []string{"round_robin", "least_conn", "ewma", "p2c", "random", "hash"}
+	return []string{"round_robin", "least_conn", "ewma", "adaptive", "p2c", "random", "hash"}
 }
 
 // Default is the strategy of a pool that names none.
@@ -43,6 +43,8 @@ func New(name string, opt ...Options) (upstream.Build, error) {
 		return func(r []*upstream.Backend) upstream.Strategy { return newLeastConn(r, o.Seed) }, nil
 	case "ewma":
 		return func(r []*upstream.Backend) upstream.Strategy { return newEWMA(r, o.Seed) }, nil
+	case "adaptive":
+		return func(r []*upstream.Backend) upstream.Strategy { return newAdaptive(r, o.Seed) }, nil
 	case "p2c":
 		return func(r []*upstream.Backend) upstream.Strategy { return newP2C(r, o.Seed) }, nil
 	case "random":

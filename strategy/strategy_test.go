@@ -25,7 +25,7 @@ func TestNew(t *testing.T) {
 		t.Errorf("the default %s is not a strategy", strategy.Default())
 	}
 	_, err := strategy.New("least_con")
-	want := `unknown strategy "least_con", want one of ewma, hash, least_conn, p2c, random, round_robin`
+	want := `unknown strategy "least_con", want one of adaptive, ewma, hash, least_conn, p2c, random, round_robin`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -98,6 +98,9 @@ func TestShares(t *testing.T) {
 		{"ewma", ones(8), 1, false, .01},
 		{"ewma", ones(8), 24, false, .05},
 		{"ewma", []int{1, 2, 3, 4, 10}, 1, false, .02},
+		{"adaptive", ones(8), 1, false, .01},
+		{"adaptive", ones(8), 24, false, .05},
+		{"adaptive", []int{1, 2, 3, 4, 10}, 1, false, .02},
 		{"p2c", ones(8), 1, false, noise},
 		{"p2c", []int{1, 2, 3, 4, 10}, 40, false, .2}, // 1 of 20 in flight is all or nothing
 		{"random", ones(8), 1, false, noise},
@@ -126,7 +129,7 @@ func TestShares(t *testing.T) {
 // stops for a while holds its leases meanwhile.
 func TestSharesOfLoops(t *testing.T) {
 	const loops = 4
-	for name, off := range map[string]float64{"round_robin": 1.0001, "least_conn": 2, "ewma": 2, "p2c": 2, "random": 1.05} {
+	for name, off := range map[string]float64{"round_robin": 1.0001, "least_conn": 2, "ewma": 2, "adaptive": 2, "p2c": 2, "random": 1.05} {
 		p := pool(t, name, loops, ones(8)...)
 		var wg sync.WaitGroup
 		for loop := range loops {
@@ -280,7 +283,7 @@ func TestLeastConnIsLeast(t *testing.T) {
 
 // TestTunnels: an upgrade goes where the fewest tunnels are, and tunnels do not keep requests away.
 func TestTunnels(t *testing.T) {
-	for _, name := range []string{"least_conn", "ewma"} {
+	for _, name := range []string{"least_conn", "ewma", "adaptive"} {
 		p := pool(t, name, 1, ones(4)...)
 		s := new(upstream.Selection)
 		for i := range int64(400) {

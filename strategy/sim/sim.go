@@ -15,6 +15,17 @@ import (
 	"lb/upstream"
 )
 
+// Demand is what one request asks of a backend: CPU, in chunks around waits that cost the backend nothing (for a database,
+// say).
+type Demand struct {
+	CPU   float64       // in mean service times of the backend, all chunks together
+	Wait  time.Duration // all waits together
+	Waits int           // their number
+}
+
+// Span is a period of time.
+type Span struct{ From, To time.Duration }
+
 // Backend is one simulated instance. It serves in order of arrival, Workers at a time.
 type Backend struct {
 	Workers int           // 1 if 0: a Node process
@@ -23,6 +34,8 @@ type Backend struct {
 
 	// Slow multiplies the service time of what starts at a time; nil is 1.
 	Slow func(at time.Duration) float64
+	// Stops are when nothing moves, in order: a process that collects garbage, or hangs.
+	Stops []Span
 	// Fails is the chance of a failure at a time; nil is never. A failure is served in FailTime.
 	Fails    func(at time.Duration) float64
 	FailTime time.Duration
@@ -32,16 +45,19 @@ type Backend struct {
 
 // Run is a fleet and what is asked of it.
 type Run struct {
-	Strategy string
+	Strategy string // or OneQueue, or LeastWork
 	Backends []Backend
-	Spread   float64       // standard deviation of service times over their mean, lognormal; 0: they are constant
-	Rate     float64       // requests a second, at random times; or
-	InFlight int           // so many clients, each of which asks again at once
-	Network  time.Duration // one way
-	Warm     time.Duration // not counted
-	Length   time.Duration // counted, after Warm
+	Spread   float64                                     // standard deviation of service times over their mean, lognormal; 0: they are constant
+	Kind     func(r *rand.Rand, at time.Duration) Demand // in place of Spread; draws as many numbers each time
+	LBs      int                                         // load balancers that share the backends and know nothing of each other; 1 if 0
+	Rate     float64                                     // requests a second, at random times; or
+	InFlight int                                         // so many clients, each of which asks again at once
+	Network  time.Duration                               // one way
+	Warm     time.Duration                               // not counted
+	Length   time.Duration                               // counted, after Warm
 	Seed     uint64
 
+	SlowStart time.Duration // of backends that join; 0: at once
 	// LongPolls clients each hold a request open for LongPoll, then ask again. They cost the backend nothing and are not
 	// in the result.
 	LongPolls int
@@ -51,13 +67,19 @@ type Run struct {
 
 	// Each, when set, is called after every lease with the backend's index.
 	Each func(at time.Duration, i int, l *upstream.Lease)
+	// Answer, when set, is called for every answer, with the time at which its request arrived.
+	Answer func(at, latency time.Duration)
 }
 
 // Result is what came of a Run.
 type Result struct {
 	Sent      []int // by backend
 	Failed    []int
-	Latencies []time.Duration // of all answers, sorted
+	Latencies []time.Duration // of all answers, from arrival at lb, sorted
+	Good      []time.Duration // of those that are no failures, sorted
+	Held      int             // requests that waited in lb
+	MostHeld  int             // at a time
+	Refused   int             // that found the queue full
 }
 
 // Total is the number of requests sent.
@@ -99,15 +121,16 @@ func (r *Result) Mean() time.Duration {
 
 type world struct {
 	*Run
-	pool   *upstream.Pool
+	pools  []*upstream.Pool
+	oracle *oracle
 	free   [][]int64 // by backend and worker: when it has served all it got
+	later  []int64   // by backend: CPU of chunks to come, ns
 	now    int64
 	events events
 	seq    int
-	arrive *rand.Rand // apart, so that all strategies see the same arrivals
-	serve  *rand.Rand
+	arrive *rand.Rand // apart, so that all strategies see the same arrivals, and the same demand
+	demand *rand.Rand
 	res    Result
-	sel    upstream.Selection
 }
 
 // epoch is the time at which runs start: clocks do not start at 0.
@@ -115,23 +138,35 @@ const epoch = int64(time.Hour)
 
 // Do runs it to the end.
 func (r *Run) Do() (*Result, error) {
-	build, err := strategy.New(r.Strategy, strategy.Options{Seed: r.Seed})
-	if err != nil {
-		return nil, err
-	}
 	w := &world{
 		Run: r, now: epoch,
 		arrive: rand.New(rand.NewPCG(r.Seed, 1)),
-		serve:  rand.New(rand.NewPCG(r.Seed, 2)),
+		demand: rand.New(rand.NewPCG(r.Seed, 2)),
 	}
 	w.res.Sent, w.res.Failed = make([]int, len(r.Backends)), make([]int, len(r.Backends))
+	w.later = make([]int64, len(r.Backends))
 	for _, b := range r.Backends {
 		w.free = append(w.free, make([]int64, max(1, b.Workers)))
 		if b.Join > 0 {
-			w.at(epoch+int64(b.Join), func() { w.pool.Update(w.specs(b.Join), nil, nil) })
+			w.at(epoch+int64(b.Join), func() {
+				for _, p := range w.pools {
+					p.Update(w.specs(b.Join), nil, nil)
+				}
+			})
 		}
 	}
-	w.pool = upstream.NewPool("sim", 1, w.specs(0), nil, build)
+	if w.oracle = newOracle(w); w.oracle == nil {
+		for i := range max(1, r.LBs) {
+			build, err := strategy.New(r.Strategy, strategy.Options{Seed: r.Seed + uint64(i)<<32})
+			if err != nil {
+				return nil, err
+			}
+			set := upstream.DefaultSettings()
+			set.HoldRequests = 1 << 20 // there is no lack of memory here
+			set.SlowStart = r.SlowStart
+			w.pools = append(w.pools, upstream.NewPool("sim", 1, w.specs(0), set, build))
+		}
+	}
 	if r.Rate > 0 {
 		w.next()
 	}
@@ -148,6 +183,7 @@ func (r *Run) Do() (*Result, error) {
 		e.do()
 	}
 	slices.Sort(w.res.Latencies)
+	slices.Sort(w.res.Good)
 	return &w.res, nil
 }
 
@@ -173,49 +209,160 @@ func (w *world) next() {
 	})
 }
 
-func (w *world) request(again bool) {
-	start := w.now
-	w.sel.Reset(w.now, 0)
-	l, err := w.pool.Acquire(&w.sel)
-	if err != nil {
-		panic(err) // some backend is always there
-	}
-	i := index(l.Backend())
-	counted := start >= epoch+int64(w.Warm)
-	if counted {
-		w.res.Sent[i]++
-	}
-	if w.Each != nil {
-		w.Each(time.Duration(start-epoch), i, &l)
-	}
-	end, failed := w.work(i, w.now+int64(w.Network))
-	end += int64(w.Network)
-	if !w.NoPark {
-		for at := start + upstream.ParkAfter; at < end; at += upstream.ParkAfter {
-			w.at(at, func() { l.Park(w.now) })
-		}
-	}
-	w.at(end, func() {
-		o := upstream.Outcome{Now: w.now, Latency: w.now - start, Status: 200}
-		if failed {
-			o.Status, o.Fault = 503, upstream.FaultStatus
-		}
-		l.Done(o)
-		if counted {
-			w.res.Latencies = append(w.res.Latencies, time.Duration(w.now-start))
-			if failed {
-				w.res.Failed[i]++
-			}
-		}
-		if again {
-			w.request(true)
-		}
-	})
+// request is one exchange.
+type request struct {
+	w       *world
+	start   int64
+	counted bool
+	again   bool // its client asks anew when it has the answer
+	demand  Demand
+	luck    float64
+	failed  bool
+	pool    *upstream.Pool
+	sel     upstream.Selection
+	wait    upstream.Waiter
+	waits   bool
+	lease   upstream.Lease
+	sent    int64
+	done    bool
 }
 
-// work puts a request that gets to backend i at a time into its queue and says when it is served. Since backends serve
-// in order of arrival, that is known at once.
-func (w *world) work(i int, at int64) (end int64, failed bool) {
+func (w *world) request(again bool) {
+	at := time.Duration(w.now - epoch)
+	r := &request{w: w, start: w.now, again: again, counted: at >= w.Warm, luck: w.demand.Float64()}
+	lb := w.demand.IntN(max(1, w.LBs))
+	switch {
+	case w.Kind != nil:
+		r.demand = w.Kind(w.demand, at)
+	case w.Spread > 0:
+		r.demand = Demand{CPU: LogNormal(w.demand, w.Spread)}
+	default:
+		r.demand = Demand{CPU: 1}
+	}
+	if w.oracle != nil {
+		w.oracle.arrive(r)
+		return
+	}
+	r.pool = w.pools[lb]
+	r.sel.Reset(w.now, 0)
+	r.ask()
+}
+
+// LogNormal draws a number with mean 1 and the given standard deviation.
+func LogNormal(r *rand.Rand, spread float64) float64 {
+	v := math.Log(1 + spread*spread)
+	return math.Exp(r.NormFloat64()*math.Sqrt(v) - v/2)
+}
+
+// ask does as the proxy does: if nobody is free, it waits in the pool's queue.
+func (r *request) ask() {
+	w := r.w
+	r.sel.Now = w.now
+	l, err := r.pool.Acquire(&r.sel)
+	switch {
+	case err == nil:
+		r.lease = l
+		r.send(index(l.Backend()))
+	case r.waits: // in its place, until it is woken again
+	default:
+		r.wait.Wake = func() { w.at(w.now, r.ask) }
+		if !r.pool.Wait(&r.wait, &r.sel) {
+			w.res.Refused++
+			return
+		}
+		r.waits = true
+		w.res.Held++
+		w.res.MostHeld = max(w.res.MostHeld, int(r.pool.Waiting()))
+	}
+}
+
+// send is the way to backend i and back.
+func (r *request) send(i int) {
+	w := r.w
+	r.sent = w.now
+	if r.counted {
+		w.res.Sent[i]++
+	}
+	if w.Each != nil && w.oracle == nil {
+		w.Each(time.Duration(r.start-epoch), i, &r.lease)
+	}
+	b := &w.Backends[i]
+	since := time.Duration(w.now - epoch)
+	if b.Fails != nil && r.luck < b.Fails(since) {
+		r.failed = true
+		r.demand = Demand{CPU: float64(b.FailTime) / float64(b.Service)}
+	}
+	network := int64(w.Network)
+	if w.oracle != nil {
+		network = 0
+	}
+	if r.demand.Waits == 0 { // since backends serve in order of arrival, the end is known at once
+		end := w.work(i, w.now+network, r.demand.CPU) + network
+		if w.oracle == nil && !w.NoPark && end > r.sent+upstream.ParkAfter {
+			w.at(r.sent+upstream.ParkAfter, r.look)
+		}
+		w.at(end, func() { r.end(i) })
+		return
+	}
+	if w.oracle == nil && !w.NoPark {
+		w.at(r.sent+upstream.ParkAfter, r.look)
+	}
+	chunk := r.demand.CPU / float64(r.demand.Waits+1)
+	w.later[i] += int64(float64(b.Service) * r.demand.CPU)
+	left := r.demand.Waits
+	var next func()
+	next = func() {
+		w.later[i] -= int64(float64(b.Service) * chunk)
+		end := w.work(i, w.now, chunk)
+		if left == 0 {
+			w.at(end+network, func() { r.end(i) })
+			return
+		}
+		left--
+		w.at(end+int64(r.demand.Wait)/int64(r.demand.Waits), next)
+	}
+	w.at(w.now+network, next)
+}
+
+// look is what the proxy does with old requests.
+func (r *request) look() {
+	if !r.done && !r.lease.Park(r.w.now) {
+		r.w.at(r.w.now+upstream.ParkAfter, r.look)
+	}
+}
+
+func (r *request) end(i int) {
+	w := r.w
+	r.done = true
+	latency := w.now - r.start
+	if w.oracle != nil {
+		latency += 2 * int64(w.Network)
+		w.oracle.ended(i)
+	} else {
+		o := upstream.Outcome{Now: w.now, Latency: w.now - r.sent, Status: 200}
+		if r.failed {
+			o.Status, o.Fault = 503, upstream.FaultStatus
+		}
+		r.lease.Done(o)
+	}
+	if w.Answer != nil {
+		w.Answer(time.Duration(r.start-epoch), time.Duration(latency))
+	}
+	if r.counted {
+		w.res.Latencies = append(w.res.Latencies, time.Duration(latency))
+		if r.failed {
+			w.res.Failed[i]++
+		} else {
+			w.res.Good = append(w.res.Good, time.Duration(latency))
+		}
+	}
+	if r.again {
+		w.request(true)
+	}
+}
+
+// work puts CPU into the queue of backend i at a time, and says when it is done.
+func (w *world) work(i int, at int64, cpu float64) (end int64) {
 	b := &w.Backends[i]
 	q := w.free[i]
 	k := 0
@@ -225,27 +372,32 @@ func (w *world) work(i int, at int64) (end int64, failed bool) {
 		}
 	}
 	begin := max(at, q[k])
-	since := time.Duration(begin - epoch)
-	service, luck := float64(b.Service), w.serve.Float64()
-	if w.Spread > 0 {
-		v := math.Log(1 + w.Spread*w.Spread)
-		service *= math.Exp(w.serve.NormFloat64()*math.Sqrt(v) - v/2)
-	}
+	cost := float64(b.Service) * cpu
 	if b.Slow != nil {
-		service *= b.Slow(since)
+		cost *= b.Slow(time.Duration(begin - epoch))
 	}
-	if b.Fails != nil && luck < b.Fails(since) {
-		service, failed = float64(b.FailTime), true
+	left := int64(cost)
+	for _, s := range b.Stops {
+		from, to := epoch+int64(s.From), epoch+int64(s.To)
+		if to <= begin {
+			continue
+		}
+		if begin+left <= from {
+			break
+		}
+		left -= max(0, from-begin)
+		begin = to
 	}
-	q[k] = begin + int64(service)
-	return q[k], failed
+	q[k] = begin + left
+	return q[k]
 }
 
 // poll holds a request open without work.
 func (w *world) poll() {
 	start := w.now
-	w.sel.Reset(w.now, 0)
-	l, err := w.pool.Acquire(&w.sel)
+	var sel upstream.Selection
+	sel.Reset(w.now, 0)
+	l, err := w.pools[0].Acquire(&sel)
 	if err != nil {
 		panic(err)
 	}

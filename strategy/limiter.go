@@ -1,0 +1,146 @@
+package strategy
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+)
+
+// profile is how fast one backend answers, by the number of requests that it has in work: the throughput profile. Loops
+// only add to the counts; the tick turns what came since the last one into sums that forget.
+type profile struct {
+	since   atomic.Int64         // ns, up to when time is booked
+	spent   [levels]atomic.Int64 // ns with so many requests in work; the last stands for all above
+	answers [levels]atomic.Int64 // that came meanwhile
+
+	// Guarded by limiter.mu.
+	seenSpent, seenAnswers [levels]int64
+	time, count            [levels]float64
+	timeAbove, countAbove  float64 // for knee
+}
+
+const (
+	// levels is one more than the highest limit that can be measured. Node processes that gain from more than 60 requests
+	// at a time wait for something, and need no limit.
+	levels = 64
+
+	// keep is what a sum keeps each tick: half is forgotten in 28 s. Shorter, and the counts above the limit, which only
+	// the experiment visits, hold too few answers to judge by; longer, and a change of the load is learned too late.
+	keep = .9975
+)
+
+// spend books the time up to now at n requests in work. When two loops meet, or their clocks are apart by a round, one of
+// them books it all.
+func (p *profile) spend(now int64, n int) {
+	was := p.since.Load()
+	if now > was && p.since.CompareAndSwap(was, now) && was > 0 {
+		p.spent[n].Add(now - was)
+	}
+}
+
+// fold is the tick of a profile.
+func (p *profile) fold() {
+	for n := range p.time {
+		t, c := p.spent[n].Load(), p.answers[n].Load()
+		p.time[n] = p.time[n]*keep + float64(t-p.seenSpent[n])
+		p.count[n] = p.count[n]*keep + float64(c-p.seenAnswers[n])
+		p.seenSpent[n], p.seenAnswers[n] = t, c
+	}
+}
+
+func (p *profile) forget() { p.time, p.count = [levels]float64{}, [levels]float64{} }
+
+const (
+	// theta is the share of the throughput above a count that is as good as all of it. One and the same would never be
+	// found: the network's gap alone costs 2 % at one request of 10 ms in work.
+	theta = .97
+
+	enough      = 100 // answers at a count to judge it, a standard error of 10 %
+	enoughAbove = 200 // and above it, with which each is compared
+	enoughHere  = 5   // of one backend above, to take part in the comparison
+
+	// spare is added to a limit from 3 on, in thirds of it: there the knee is flat, and a limit that is too low costs more
+	// than one that is too high. A limit of 1 or 2 has nothing to be rounded to.
+	spareFrom, spareShare = 3, .34
+)
+
+// knee is the least number of requests in work at which backends answer as fast as they do with more, and 0 when there is
+// no evidence that there is one: then more is faster, or never happens.
+//
+// Each backend is compared with itself, so that a slow one that is seen at other counts than the rest does not decide;
+// and what is expected of all together is what they answered, less a standard error for luck.
+func knee(ps []*profile) int64 {
+	if len(ps) < 2 {
+		return 0 // to wait here rather than there changes nothing
+	}
+	for _, p := range ps {
+		p.timeAbove, p.countAbove = 0, 0
+		for n := 1; n < levels; n++ {
+			p.timeAbove += p.time[n]
+			p.countAbove += p.count[n]
+		}
+	}
+	for n := 1; n < levels-1; n++ {
+		got, want, above := 0.0, 0.0, 0.0
+		for _, p := range ps {
+			p.timeAbove -= p.time[n]
+			p.countAbove -= p.count[n]
+			above += p.countAbove
+			if p.countAbove > enoughHere && p.timeAbove > 0 {
+				got += p.count[n]
+				want += p.time[n] * p.countAbove / p.timeAbove
+			}
+		}
+		if above < enoughAbove {
+			return 0
+		}
+		if got >= enough && got*(1-1/math.Sqrt(got)) >= theta*want {
+			return int64(n)
+		}
+	}
+	return 0
+}
+
+// limiter finds the limit of a pool: how many requests each backend may have in work before others wait.
+type limiter struct {
+	limit atomic.Int64 // per least weight; 0: none
+	empty atomic.Int64 // ns, when at most one request waited last
+
+	_  [64]byte
+	mu sync.Mutex // only tried: an answer that is not booked while another is, is no loss
+	guard
+}
+
+// emptyGrain is how exactly, in ns, empty is known, so that loops do not all write it with each request.
+const emptyGrain = 1e6
+
+func (l *limiter) seenEmpty(now int64) {
+	if now-l.empty.Load() >= emptyGrain {
+		l.empty.Store(now)
+	}
+}
+
+// tick finds the limit anew.
+func (l *limiter) tick(a *adaptive, now, waiting int64) {
+	if !l.mu.TryLock() {
+		return
+	}
+	defer l.mu.Unlock()
+	for _, p := range a.prof {
+		p.fold()
+	}
+	k := knee(a.prof)
+	if k >= spareFrom {
+		k += int64(spareShare * float64(k))
+	}
+	k, stale := l.control(now, l.empty.Load(), k, waiting >= deepQueue*int64(len(a.ready)), a.fleet.mean.get())
+	if stale {
+		for _, p := range a.prof {
+			p.forget()
+		}
+	}
+	if k == 0 {
+		l.empty.Store(now)
+	}
+	l.limit.Store(k)
+}
