@@ -83,7 +83,8 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	copies := map[string]string{
-		"lb.service": "usr/lib/systemd/system/lb.service", "lb.sysusers": "usr/lib/sysusers.d/lb.conf", binary: "usr/bin/lb", inside: "usr/bin/inside",
+		"lb.service": "usr/lib/systemd/system/lb.service", "lb.sysusers": "usr/lib/sysusers.d/lb.conf", "../logrotate/lb": "etc/logrotate.d/lb",
+		binary: "usr/bin/lb", inside: "usr/bin/inside",
 	}
 	for from, to := range copies {
 		data, err := os.ReadFile(from)
@@ -199,6 +200,8 @@ func TestInside(t *testing.T) {
 		u.must("systemctl", "reload", "lb")                 // returns when it has happened
 		u.await("app: 3 of 3 backends ready", "StatusText") // the new one is asked first whether it is well
 		u.is("active", "ActiveState")                       // and not "reloading" for ever
+		// A person in the group, without being root.
+		u.must("setpriv", "--reuid=nobody", "--regid=lb", "--clear-groups", "lb", "reload", "--socket=/run/lb/admin.sock")
 		write(t, "/etc/lb/config.toml", []byte("nonsense"), 0o644)
 		if out, err := exec.Command("systemctl", "reload", "lb").CombinedOutput(); err == nil {
 			t.Errorf("nonsense was loaded: %s", out)
@@ -210,6 +213,22 @@ func TestInside(t *testing.T) {
 			t.Error("it is another process now")
 		}
 		u.configure("30s", backends)
+	})
+
+	t.Run("logrotate", func(t *testing.T) {
+		u := &unit{t}
+		if _, err := exec.LookPath("logrotate"); err != nil {
+			t.Skip("there is no logrotate")
+		}
+		const log = "/var/log/lb/access.log"
+		waitFor(t, "lines", func() bool { return strings.Contains(u.read(log), `"GET"`) })
+		u.must("logrotate", "--force", "/etc/logrotate.d/lb")
+		u.awaitJournal("access log reopened")
+		if old := u.read(log + ".1"); !strings.Contains(old, `"GET"`) {
+			t.Errorf("the old log: %q", old)
+		}
+		u.get("/")
+		waitFor(t, "lines in the new file", func() bool { return strings.Contains(u.read(log), `"GET"`) })
 	})
 
 	t.Run("stop under load", func(t *testing.T) {

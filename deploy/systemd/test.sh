@@ -14,7 +14,7 @@ for need in debootstrap:debootstrap systemd-nspawn:systemd-container systemd-ana
 done
 if [ ! -e "$root/made" ]; then
 	rm -rf "$root.part"
-	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2 bookworm "$root.part"
+	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2,logrotate bookworm "$root.part"
 	mkdir -p "$(dirname "$root")"
 	touch "$root.part/made"
 	mv "$root.part" "$root" # all of it or nothing
