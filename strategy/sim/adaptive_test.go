@@ -134,7 +134,8 @@ func (sc *scenario) p99(t *testing.T, strategy string) (float64, *Result) {
 //
 // What is wanted, and measured with this seed: 1.15 with equal backends and bimodal work (1.03 to 1.10), 1.25 with one or
 // half slow (1.14, 1.23), 1.15 through trouble (1.03 to 1.11), 1.05 × least_conn where backends wait (1.00, 1.01) or several
-// lbs share them (.88). Far from the bound stay four lbs, each of which sees a part of the load (1.54), and 1 ms of work, for
+// lbs share them (.88). Other seeds give the same within a few percent; with half of the backends slow that is 1.15 to 1.28,
+// 1.22 in the mean of five, so that a single run can be above the 1.25. Far from the bound stay four lbs, each of which sees a part of the load (1.54), and 1 ms of work, for
 // which .2 ms of network between two requests are long (1.26).
 func TestAdaptive(t *testing.T) {
 	if race {
@@ -148,10 +149,13 @@ func TestAdaptive(t *testing.T) {
 				one, _ := sc.p99(t, OneQueue)
 				bound = min(bound, one)
 			}
-			rr, _ := sc.p99(t, "round_robin")
-			p2c, _ := sc.p99(t, "p2c")
 			least, _ := sc.p99(t, "least_conn")
-			ewma, _ := sc.p99(t, "ewma")
+			var rr, p2c, ewma float64
+			if testing.Verbose() { // for the table
+				rr, _ = sc.p99(t, "round_robin")
+				p2c, _ = sc.p99(t, "p2c")
+				ewma, _ = sc.p99(t, "ewma")
+			}
 			adaptive, res := sc.p99(t, "adaptive")
 			t.Logf("| %-30s | %5.1f ms | %6.2f | %5.2f | %5.2f | %5.2f | %5.2f | held %2.0f %%, at most %d", sc.name, bound,
 				rr/bound, p2c/bound, least/bound, ewma/bound, adaptive/bound,
