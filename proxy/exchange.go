@@ -76,7 +76,7 @@ func (w *worker) takeExchange(c *client) *exchange {
 	}
 	x.c, x.task = c, w.loop.Current()
 	x.have, x.left = 0, false
-	x.peer = c.conn.RemoteAddr().Addr().Unmap()
+	x.peer = c.conn.RemoteAddr().Addr().Unmap().WithZone("") // which means something on this machine only
 	c.x = x
 	return x
 }

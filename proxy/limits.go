@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"lb/accesslog"
 	"lb/loop"
 )
 
@@ -40,7 +41,7 @@ func (l *limits) enter(set *Settings, c *client) (ok, answer bool) {
 	if set.MaxConnsPerClient == 0 {
 		return true, true
 	}
-	a := c.conn.RemoteAddr().Addr().Unmap()
+	a := c.conn.RemoteAddr().Addr().Unmap().WithZone("")
 	if !a.IsValid() || set.trusts(a) { // a proxy's connections are many clients'
 		return true, true
 	}
@@ -76,6 +77,12 @@ type turnAway client
 func (t *turnAway) Run() {
 	c := (*client)(t)
 	c.stats().answers[TooManyConnections].Inc()
+	if log := c.w.proxy.settings.Load().Log; log.On() {
+		log.Append(c.w.index, &accesslog.Record{
+			Time: loop.WallTime(c.w.loop.Now()), Client: c.conn.RemoteAddr().Addr().Unmap(), Listener: c.ln.Name(),
+			Status: answers[TooManyConnections].status, Reason: TooManyConnections.String(), Connect: -1, FirstByte: -1,
+		})
+	}
 	if _, err := c.conn.Write(appendAnswer(nil, 503, "Connection: close\r\n", false)); err != nil {
 		c.close()
 		return
