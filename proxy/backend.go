@@ -147,7 +147,11 @@ func (x *exchange) dial(b *upstream.Backend) (*backendConn, failure) {
 			return nil, failure{reason: Exhausted}
 		}
 		stats.ConnErrors.Inc()
-		return nil, failure{reason: ConnectFailed, fault: upstream.ConnectFault(err)}
+		fault := upstream.ConnectFault(err)
+		if fault == upstream.FaultRefused {
+			x.forgetRefused(b)
+		}
+		return nil, failure{reason: ConnectFailed, fault: fault}
 	}
 	stats.ConnsOpened.Inc()
 	stats.ConnsOpen.Inc()

@@ -42,6 +42,17 @@ func (w *worker) leave(ts []*tunnel, over time.Duration, turn int) {
 	}
 }
 
+// forgetRefused closes what connections to b are idle: it no longer listens. A Node process that is to end waits for
+// them after it has stopped listening.
+func (x *exchange) forgetRefused(b *upstream.Backend) {
+	for i := range b.Loops() {
+		if b.Stats(i).ConnsIdle.Load() > 0 {
+			x.w.proxy.Forget([]*upstream.Backend{b})
+			return
+		}
+	}
+}
+
 // Forget closes the idle connections to backends that left their pool, so that an app that stops listening and waits
 // for its connections to end, as Node's server.close() does, is not kept waiting. Connections in use are closed after
 // their answer, as those of every draining backend are.

@@ -421,3 +421,21 @@ func TestStaleConnectionsUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+// Who refuses a connection is about to end, and may wait for the idle ones to be closed: on all loops.
+func TestRefusalClosesTheIdle(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr})
+	p, q := l.client(), l.client() // the second is on the other loop
+	p.send(get("/1", "Connection: keep-alive"))
+	b := o.accept()
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	p.status(200)
+	l.idle(1)
+	o.ln.Close()
+	q.send(get("/2", "Connection: keep-alive"))
+	q.status(502)
+	b.closed()
+	l.idle(0)
+}
