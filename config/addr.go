@@ -57,6 +57,9 @@ func parseBackend(s string) (span, error) {
 		}
 		return span{}, fmt.Errorf("%s is not an address: write %s", quote(s), quote(rest))
 	}
+	if s[0] == '/' {
+		return span{}, fmt.Errorf("%s is a path: for the unix socket there, write %s", quote(s), quote("unix:"+s))
+	}
 	if p, ok := strings.CutPrefix(s, "unix:"); ok {
 		return span{host: "unix:" + path.Clean(p)}, checkSocket(p)
 	}
