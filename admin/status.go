@@ -32,6 +32,8 @@ type Pool struct {
 	Strategy string    `json:"strategy"`
 	FailOpen bool      `json:"fail_open"` // nobody is ready: requests go to all that are not known to be dead
 	Queue    Queue     `json:"queue"`
+	Limited  bool      `json:"limited"` // requests wait in lb while every ready backend has its Limit in work
+	Summary  string    `json:"summary"` // what goes on, in words: "8 in work, 3 waiting in lb"
 	Backends []Backend `json:"backends"`
 }
 
@@ -50,10 +52,16 @@ type Backend struct {
 	Address string `json:"address"`
 	State   State  `json:"state"`
 	Health
+	Summary string `json:"summary"` // what it does, in words: "2 of 2 in work, 3 waiting in lb"
+
 	Weight   int   `json:"weight"`
 	Inflight int64 `json:"inflight"` // requests, parked ones included
 	Parked   int64 `json:"parked"`   // those of them that only wait, such as long polls
 	Tunnels  int64 `json:"tunnels"`
+
+	Limit  int64   `json:"limit"`  // requests in work from which on others wait in lb, learned or max_inflight; 0: none
+	Slow   float64 `json:"slow"`   // how long it takes against the mean of its pool, 1 being as long; 0: the strategy does not measure
+	Excess float64 `json:"excess"` // share of requests that it fails above its pool's share and what chance explains
 
 	Requests uint64  `json:"requests"` // attempts ended
 	Retries  uint64  `json:"retries"`  // attempts sent here that were not their request's first
@@ -129,18 +137,27 @@ func PoolStatus(p *upstream.Pool, strategy string) Pool {
 	if over := int64(q.Waits) - q.Waiting; over > 0 {
 		out.Queue.Mean = millis(float64(q.Waited) / float64(over) / 1e9)
 	}
+	inWork := int64(0)
+	out.Limited = len(snap.Ready) > 0
 	for _, b := range snap.All {
-		out.Backends = append(out.Backends, backendStatus(b))
+		s := backendStatus(b, snap.Opinion(b), q.Waiting)
+		inWork += s.Inflight - s.Parked
+		out.Limited = out.Limited && (b.Index() < 0 || s.Limit > 0)
+		out.Backends = append(out.Backends, s)
 	}
+	out.Summary = poolSummary(&out, inWork)
 	return out
 }
 
-func backendStatus(b *upstream.Backend) Backend {
+func backendStatus(b *upstream.Backend, o upstream.Opinion, waiting int64) Backend {
 	load := b.Load()
 	out := Backend{
 		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Weight: b.Weight,
 		Inflight: load.Active() + load.Parked(), Parked: load.Parked(), Tunnels: load.Tunnels(),
+		Limit: o.Limit, Slow: thousandths(o.Slow), Excess: thousandths(o.Excess),
 	}
+	full := o.Limit > 0 && load.Active() >= o.Limit || b.MaxInflight > 0 && out.Inflight >= b.MaxInflight
+	out.Summary = summary(&out, full, waiting)
 	var h upstream.HistogramSnapshot
 	for loop := range b.Loops() {
 		s := b.Stats(loop)
@@ -161,6 +178,8 @@ func backendStatus(b *upstream.Backend) Backend {
 	out.P50, out.P99 = millis(h.Quantile(.5)), millis(h.Quantile(.99))
 	return out
 }
+
+func thousandths(x float64) float64 { return math.Round(x*1e3) / 1e3 }
 
 // millis keeps three digits behind the point: the histogram is no finer.
 func millis(seconds float64) float64 { return math.Round(seconds*1e6) / 1e3 }

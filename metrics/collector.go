@@ -68,7 +68,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 				out.add(f.kind, f.desc, f.value(state), []*dto.LabelPair{pool})
 			}
 			for _, b := range state.snap.All {
-				t := sum(b)
+				t := sum(b, state.snap.Opinion(b))
 				collectBackend(&out, t, pool)
 				ch <- &duration{t: &t.latency, labels: []*dto.LabelPair{pair("backend", b.Name), pool}}
 			}

@@ -10,7 +10,8 @@ import (
 // backendSum is what all loops together counted for one backend.
 type backendSum struct {
 	*upstream.Backend
-	life upstream.Life
+	life    upstream.Life
+	opinion upstream.Opinion
 
 	requests [6]uint64
 	faults   [upstream.Faults]uint64
@@ -22,8 +23,8 @@ type backendSum struct {
 	sent, received            uint64
 }
 
-func sum(b *upstream.Backend) *backendSum {
-	t := &backendSum{Backend: b, life: b.Life()}
+func sum(b *upstream.Backend, o upstream.Opinion) *backendSum {
+	t := &backendSum{Backend: b, life: b.Life(), opinion: o}
 	for loop := range b.Loops() {
 		s := b.Stats(loop)
 		for i := range t.requests {
@@ -108,6 +109,12 @@ var backendFamilies = []family[*backendSum]{
 		func(t *backendSum) float64 { return float64(t.failOpen) }),
 	gauge("lb_backend_weight", "Weight of the backend against the others of its pool.", ofBackend,
 		func(t *backendSum) float64 { return float64(t.Weight) }),
+	gauge("lb_backend_limit_requests", "Requests in work from which on others wait in lb, learned by the strategy or max_inflight; 0: none.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.opinion.Limit) }),
+	gauge("lb_backend_slowness", "How long the backend takes against the mean of its pool, 1 being as long; 0: the strategy does not measure.", ofBackend,
+		func(t *backendSum) float64 { return t.opinion.Slow }),
+	gauge("lb_backend_excess_failures", "Share of requests that the backend fails above its pool's share and what chance explains.", ofBackend,
+		func(t *backendSum) float64 { return t.opinion.Excess }),
 }
 
 // Families with a label of their own beside the backend's or the listener's.

@@ -229,6 +229,13 @@ func (a *adaptive) Room(now, waiting int64, s *upstream.Selection) (n int64, lim
 	return n, true
 }
 
+// Judge implements upstream.Judge. Its limit is the one of a shallow queue, without the experiment.
+func (a *adaptive) Judge(b *upstream.Backend) upstream.Opinion {
+	o := a.ewma.Judge(b)
+	o.Limit = int64(float64(a.lim.limit.Load()) * a.units[b.Index()])
+	return o
+}
+
 // Sent implements upstream.Observer.
 func (a *adaptive) Sent(b *upstream.Backend, l upstream.Lease) {
 	i := b.Index()

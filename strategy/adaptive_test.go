@@ -295,3 +295,16 @@ func BenchmarkHeld(b *testing.B) {
 		cycle()
 	}
 }
+
+// TestJudge: what people get to see of a limit and of a slow backend.
+func TestJudge(t *testing.T) {
+	p, a := held(1, 3, 1, 2)
+	snap := p.Snapshot()
+	(*a).est[1].slow.set(2.5)
+	(*a).est[1].excess.set(.25)
+	for i, want := range []upstream.Opinion{{Limit: 3, Slow: 1}, {Limit: 6, Slow: 2.5, Excess: .25}} {
+		if got := snap.Opinion(snap.Ready[i]); got != want {
+			t.Errorf("backend %d: %+v, want %+v", i, got, want)
+		}
+	}
+}

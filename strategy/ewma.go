@@ -142,6 +142,12 @@ func (e *ewma) Done(b *upstream.Backend, l upstream.Lease, o upstream.Outcome) {
 	}
 }
 
+// Judge implements upstream.Judge.
+func (e *ewma) Judge(b *upstream.Backend) upstream.Opinion {
+	est := e.est[b.Index()]
+	return upstream.Opinion{Slow: est.slow.get(), Excess: est.excess.get()}
+}
+
 // float is a float64 that is read and written at once by several loops.
 type float struct{ bits atomic.Uint64 }
 
