@@ -426,7 +426,7 @@ func TestReloadCommand(t *testing.T) {
 	if code := l.wait(); code != 0 {
 		t.Errorf("lb ended with %d", code)
 	}
-	if code, _, err := run(t, lbBinary, "reload", l.config); code != 1 || !strings.HasPrefix(err, "lb: no lb runs with ") {
+	if code, _, err := run(t, lbBinary, "reload", l.config); code != 4 || !strings.HasPrefix(err, "lb: no lb runs with ") {
 		t.Errorf("without lb: %d %s", code, err)
 	}
 }

@@ -122,7 +122,7 @@ func TestStopCuts(t *testing.T) {
 		event        string
 	}{
 		{"second signal", `grace = "10m"`, true, 1, `msg="second signal`},
-		{"grace over", `grace = "300ms"`, false, 2, `msg="the grace was over`},
+		{"grace over", `grace = "300ms"`, false, 5, `msg="the grace was over`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			apps := startApps(t, 1, "express.mjs")

@@ -31,7 +31,7 @@ Exit code: 0 when the file is good, 1 when it is not or cannot be read.`,
 			switch {
 			case errors.As(err, &faults):
 				fmt.Fprintln(w.stdout, faults) // what was asked for, so not on standard error
-				return &exit{code: 1}
+				return &exit{code: exitFailed}
 			case err != nil:
 				return err
 			}

@@ -47,7 +47,7 @@ Ports are those of the configuration where they are free, and others where they 
 // demo runs until a signal or its time ends it.
 func demo(w world, o demoOptions) error {
 	if o.rate < 0 || o.rate > 5000 {
-		return fmt.Errorf("--rate %d: this is a demo, 0 to 5000 is what it does", o.rate)
+		return misused("--rate %d: this is a demo, 0 to 5000 is what it does", o.rate)
 	}
 	signals := make(chan os.Signal, 4)
 	w.notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

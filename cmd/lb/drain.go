@@ -1,13 +1,7 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,13 +22,13 @@ spread over the first half of the wait.
 POOL and BACKEND are the names in the configuration; a backend without a name is called by its address. It stays out
 of use, over reloads too, until "lb ready" or a restart of lb.
 
-Exit code: 0 when the backend is empty, 2 when something was left at the end of the wait, 1 when it could not be
-drained: there is no such backend, no lb was found, or somebody took it back meanwhile.`,
+Exit code: 0 when the backend is empty, 5 when something was left at the end of the wait, 1 when somebody took it back
+meanwhile, 7 when there is no such backend, 4 when no lb runs.`,
 		Example: "  lb drain app 127.0.0.1:3000\n  lb drain app blue-1 --wait 5m",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if wait < 0 || wait > admin.MaxWait {
-				return fmt.Errorf("--wait %v: it is 0s to 24h", wait)
+				return misused("--wait %v: it is 0s to 24h", wait)
 			}
 			var d admin.Drained
 			if err := to.order("/drain", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String()}, &d); err != nil {
@@ -50,7 +44,7 @@ drained: there is no such backend, no lb was found, or somebody took it back mea
 			}
 			fmt.Fprintf(w.stdout, "%s: %d requests and %d tunnels are left after %v; it gets nothing new\n",
 				name, d.Requests, d.Tunnels, d.Took.Round(time.Millisecond))
-			return &exit{code: 2}
+			return &exit{code: exitLeft}
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")
@@ -80,54 +74,4 @@ Exit code: 0 when lb was told, 1 when there is no such backend or no lb was foun
 	}
 	to.flags(c)
 	return c
-}
-
-// target is the lb that a command is for.
-type target struct{ config, socket string }
-
-func (t *target) flags(c *cobra.Command) {
-	c.Flags().StringVar(&t.config, "config", "", "the file that lb runs with; by default the one that \"lb run\" would read")
-	c.Flags().StringVar(&t.socket, "socket", "", "the unix socket of lb, such as that of [admin] socket; by default it is found by the file")
-}
-
-// order sends an order and reads the answer.
-func (t *target) order(path string, o admin.Order, answer any) error {
-	socket := t.socket
-	if socket == "" {
-		var args []string
-		if t.config != "" {
-			args = []string{t.config}
-		}
-		file, err := configFile(args)
-		if err != nil {
-			return err
-		}
-		if socket, err = findSocket(file); err != nil {
-			return err
-		}
-	}
-	body, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	res, err := overSocket(socket).Post("http://lb"+path, "application/json", bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("%s: %w", socket, err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("%s: no answer: %w", socket, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		var f admin.Fault
-		if json.Unmarshal(text, &f) == nil && f.Error != "" {
-			return errors.New(f.Error)
-		}
-		return fmt.Errorf("%s: %s: whoever is there does not take orders", socket, strings.TrimSpace(res.Status))
-	}
-	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("%s: %w", socket, err)
-	}
-	return nil
 }

@@ -45,7 +45,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%s: %d\n%s%s", strings.Join(args, " "), c, out, err)
 		}
 	}
-	expect([]string{"drain", "app", "one", "--config", path}, 1, "", "lb: no lb runs with .*\n")
+	expect([]string{"drain", "app", "one", "--config", path}, 4, "", "lb: no lb runs with .*\n")
 
 	c := start(t, "run", path)
 	web := c.event(`listener=web address=(\S+)`)
@@ -64,7 +64,7 @@ func TestDrain(t *testing.T) {
 	}()
 	<-entered
 	const alone = "lb: no other backend of pool app is ready: requests wait, or fail\n"
-	expect([]string{"drain", "app", "one", "--config", path, "--wait", "1ms"}, 2, `app one: 1 requests and 0 tunnels are left after \d+ms; it gets nothing new`+"\n", alone)
+	expect([]string{"drain", "app", "one", "--config", path, "--wait", "1ms"}, 5, `app one: 1 requests and 0 tunnels are left after \d+ms; it gets nothing new`+"\n", alone)
 	close(release)
 	if err := <-slow; err != nil {
 		t.Errorf("the request that was under way: %v", err)
@@ -78,11 +78,11 @@ func TestDrain(t *testing.T) {
 		res.Body.Close()
 	}
 
-	expect([]string{"drain", "app", "two", "--socket", socket}, 1, "", `lb: backend "two" of pool "app" is not known; there is one`+"\n")
-	expect([]string{"ready", "ap", "one", "--socket", socket}, 1, "", `lb: pool "ap" is not known; there is app`+"\n")
-	expect([]string{"drain", "app", "one", "--wait", "25h", "--socket", socket}, 1, "", "lb: --wait 25h0m0s: it is 0s to 24h\n")
-	expect([]string{"drain", "app", "one", "--wait", "-1ns", "--socket", socket}, 1, "", "lb: --wait -1ns: it is 0s to 24h\n")
-	expect([]string{"drain", "app"}, 1, "", `lb: accepts 2 arg\(s\), received 1`+"\n")
+	expect([]string{"drain", "app", "two", "--socket", socket}, 7, "", `lb: backend "two" of pool "app" is not known; there is one`+"\n")
+	expect([]string{"ready", "ap", "one", "--socket", socket}, 7, "", `lb: pool "ap" is not known; there is app`+"\n")
+	expect([]string{"drain", "app", "one", "--wait", "25h", "--socket", socket}, 64, "", "lb: --wait 25h0m0s: it is 0s to 24h\n")
+	expect([]string{"drain", "app", "one", "--wait", "-1ns", "--socket", socket}, 64, "", "lb: --wait -1ns: it is 0s to 24h\n")
+	expect([]string{"drain", "app"}, 64, "", `lb: accepts 2 arg\(s\), received 1`+"\n")
 	c.signal(syscall.SIGTERM)
 	if code := c.wait(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, c.stderr.String())

@@ -2,8 +2,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -26,35 +24,11 @@ func main() {
 func execute(args []string, w world) int {
 	root := commands(w)
 	root.SetArgs(args)
-	err := root.Execute()
-	var e *exit
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &e):
-		if e.err != nil {
-			fmt.Fprintln(w.stderr, e.err)
-		}
-		return e.code
-	}
-	fmt.Fprintf(w.stderr, "lb: %v\n", err)
-	return 1
+	// Arguments and flags are looked at before: what fails by then is the command line.
+	begun := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
+	return exitCode(w, root.Execute(), begun)
 }
-
-// exit is an error that ends the process with a code; err, when there is one, is printed as it is.
-type exit struct {
-	code int
-	err  error
-}
-
-func (e *exit) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit code %d", e.code)
-	}
-	return e.err.Error()
-}
-
-func (e *exit) Unwrap() error { return e.err }
 
 // commands is the tree of commands. Nothing of it is kept in package variables, so that each test has its own.
 func commands(w world) *cobra.Command {
@@ -80,7 +54,7 @@ With these in config.toml, "lb run" takes requests on port 8080.`,
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(w), checkCommand(w), reloadCommand(w), drainCommand(w), readyCommand(w), demoCommand(w), versionCommand(w))
+	root.AddCommand(runCommand(w), checkCommand(w), reloadCommand(w), drainCommand(w), readyCommand(w), demoCommand(w), versionCommand(w), exitCodesTopic())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true // there is little but --help
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 func reloadCommand(w world) *cobra.Command {
-	var socket string
+	var to target
 	c := &cobra.Command{
 		Use:   "reload [FILE]",
 		Short: "Have a running lb change to its configuration, and wait for the verdict",
@@ -25,24 +25,21 @@ Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb
 
 SIGHUP does the same, and the verdict is in lb's log.
 
-Exit code: 0 when the file is in force, 1 when it is not, or no lb was found.`,
+Exit code: 0 when the file is in force, 1 when it is not, 4 when no lb runs.`,
 		Example: "  lb reload\n  lb reload /etc/lb/config.toml\n  lb reload --socket /run/lb/admin.sock",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			at := socket
-			if at == "" {
-				path, err := configFile(args)
-				if err != nil {
-					return err
-				}
-				if at, err = findSocket(path); err != nil {
-					return err
-				}
+			if len(args) > 0 {
+				to.config = args[0]
+			}
+			at, err := to.find()
+			if err != nil {
+				return err
 			}
 			return askReload(w, at)
 		},
 	}
-	c.Flags().StringVar(&socket, "socket", "", "the unix socket of lb, such as that of [admin] socket; by default it is found by FILE")
+	to.socketFlag(c)
 	return c
 }
 
@@ -50,7 +47,7 @@ Exit code: 0 when the file is in force, 1 when it is not, or no lb was found.`,
 func askReload(w world, socket string) error {
 	resp, err := overSocket(socket).Post("http://lb/reload", "application/json", http.NoBody)
 	if err != nil {
-		return fmt.Errorf("%s: %w", socket, err)
+		return unreachable(socket, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -63,7 +60,7 @@ func askReload(w world, socket string) error {
 	}
 	if !v.Reloaded {
 		fmt.Fprintln(w.stdout, strings.Join(v.Faults, "\n"))
-		return &exit{code: 1}
+		return &exit{code: exitFailed}
 	}
 	_, err = io.WriteString(w.stdout, verdictText(&v))
 	return err

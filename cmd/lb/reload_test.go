@@ -31,7 +31,7 @@ func TestReload(t *testing.T) {
 	}
 	const text = "[pool.app]\nbackends = [1, 2]\n[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"off\"\n[access_log]\nformat = \"off\"\n"
 	write(text)
-	if code, out, err := reload(path); code != 1 || out != "" || !strings.HasPrefix(err, "lb: no lb runs with "+path) {
+	if code, out, err := reload(path); code != 4 || out != "" || !strings.HasPrefix(err, "lb: no lb runs with "+path) {
 		t.Errorf("before there is one: %d %q %q", code, out, err)
 	}
 	c := start(t, "run", path)

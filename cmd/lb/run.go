@@ -33,7 +33,7 @@ Signals:
   SIGUSR1                    open the access log again, after it was renamed
 
 Exit code: 0 after a stop that cut nothing, 1 when lb could not start or go on or was told twice to stop,
-2 when the grace was over and something was cut.`,
+5 when the grace was over and something was cut.`,
 		Example: "  lb run\n  lb run /etc/lb/config.toml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -116,9 +116,9 @@ func ended(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, server.ErrGraceOver):
-		return &exit{code: 2}
+		return &exit{code: exitLeft}
 	case errors.Is(err, server.ErrCut):
-		return &exit{code: 1}
+		return &exit{code: exitFailed}
 	}
 	return err
 }

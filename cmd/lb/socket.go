@@ -65,7 +65,8 @@ func ownSocket(path string) (string, error) {
 }
 
 // trusted refuses a directory in which others could put a socket of theirs in the place of lb's, as they could make
-// one of the expected name in /tmp.
+// one of the expected name in /tmp. Another user's is as good as one's own when root put it where it is, as systemd does
+// with /run/lb: it is lb's then, and the rights of the socket say who may use it.
 func trusted(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -74,13 +75,37 @@ func trusted(dir string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory", dir)
 	}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 && os.Geteuid() != 0 {
+	if owner := ownerOf(info); owner != os.Geteuid() && owner != 0 && os.Geteuid() != 0 && !placedByRoot(dir) {
 		return fmt.Errorf("%s belongs to another user", dir)
 	}
 	if info.Mode().Perm()&0o002 != 0 {
 		return fmt.Errorf("anybody may write to %s", dir)
 	}
 	return nil
+}
+
+// placedByRoot reports whether nobody but root can have made dir, or put it in the place of another.
+func placedByRoot(dir string) bool {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false
+	}
+	for dir != "/" {
+		dir = filepath.Dir(dir)
+		info, err := os.Stat(dir)
+		if err != nil || ownerOf(info) != 0 || info.Mode().Perm()&0o022 != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// ownerOf is the user that a file belongs to, -1 where there are none.
+func ownerOf(info fs.FileInfo) int {
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(sys.Uid)
+	}
+	return -1
 }
 
 // findSocket is the socket of the lb that runs with the file at path.
@@ -108,10 +133,10 @@ func findSocket(path string) (string, error) {
 		case err == nil:
 			return at, nil
 		case errors.Is(err, fs.ErrPermission):
-			return "", fmt.Errorf("lb's socket %s is not yours to use: be its user or of its group, or root", at)
+			return "", notYours(at)
 		}
 	}
-	return "", fmt.Errorf("no lb runs with %s here: start it by \"lb run\", or name its file as it was named there, or its socket by --socket", path)
+	return "", coded(exitNoLB, fmt.Errorf("no lb runs with %s here: start it by \"lb run\", or name its file as it was named there, or its socket by --socket", path))
 }
 
 // answers tells whether somebody listens at a socket.

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"lb/admin"
+)
+
+// target is the lb that a command is for.
+type target struct{ config, socket string }
+
+func (t *target) flags(c *cobra.Command) {
+	c.Flags().StringVar(&t.config, "config", "", "the file that lb runs with; by default the one that \"lb run\" would read")
+	t.socketFlag(c)
+}
+
+func (t *target) socketFlag(c *cobra.Command) {
+	c.Flags().StringVar(&t.socket, "socket", "", "the unix socket of lb, such as that of [admin] socket; by default it is found by the file")
+}
+
+// find is where lb listens for orders.
+func (t *target) find() (socket string, err error) {
+	if t.socket != "" {
+		return t.socket, nil
+	}
+	var args []string
+	if t.config != "" {
+		args = []string{t.config}
+	}
+	file, err := configFile(args)
+	if err != nil {
+		return "", err
+	}
+	return findSocket(file)
+}
+
+// order sends an order and reads the answer.
+func (t *target) order(path string, o, answer any) error { return t.ask("POST", path, o, answer) }
+
+// get reads what there is at a path.
+func (t *target) get(path string, answer any) error { return t.ask("GET", path, nil, answer) }
+
+func (t *target) ask(method, path string, body, answer any) error {
+	res, err := t.open(method, path, body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, 64<<20))
+	if err != nil {
+		return fmt.Errorf("lb did not answer to the end: %w", err)
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("lb's answer makes no sense: %w", err)
+	}
+	return nil
+}
+
+// open asks lb for something and gives its answer, once that is known to be a good one.
+func (t *target) open(method, path string, body any) (*http.Response, error) {
+	socket, err := t.find()
+	if err != nil {
+		return nil, err
+	}
+	var content io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequest(method, "http://lb"+path, content)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := overSocket(socket).Do(req)
+	if err != nil {
+		return nil, unreachable(socket, err)
+	}
+	if res.StatusCode == http.StatusOK {
+		return res, nil
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	var f admin.Fault
+	if json.Unmarshal(text, &f) != nil || f.Error == "" {
+		return nil, fmt.Errorf("%s: %s: whoever is there does not know %s", socket, strings.TrimSpace(res.Status), path)
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return nil, coded(exitUnknown, errors.New(f.Error))
+	}
+	return nil, errors.New(f.Error)
+}
+
+// unreachable says why nobody was found at a socket.
+func unreachable(socket string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		return coded(exitNoLB, fmt.Errorf("no lb is at %s", socket))
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return notYours(socket)
+	}
+	return fmt.Errorf("%s: %w", socket, err)
+}
+
+func notYours(socket string) error {
+	return fmt.Errorf("lb's socket %s is not yours to use: be its user or of its group, or root", socket)
+}
