@@ -12,6 +12,7 @@ type Listener struct {
 	group  *Group
 	accept func(*Conn)
 	closed atomic.Bool
+	shared atomic.Bool   // somebody else holds the socket, too
 	paused atomic.Uint64 // times accepting stopped for want of descriptors
 	acceptor
 }
@@ -31,6 +32,10 @@ func (g *Group) Serve(ln net.Listener, accept func(*Conn)) (*Listener, error) {
 	}
 	return s, err
 }
+
+// SetShared says whether somebody else, such as another process, holds the socket as well. Then Close leaves to them what
+// waits in the kernel's queue, and does nothing to the socket that they would notice.
+func (s *Listener) SetShared(is bool) { s.shared.Store(is) }
 
 // Paused counts how often accepting paused for want of descriptors.
 func (s *Listener) Paused() uint64 { return s.paused.Load() }

@@ -22,6 +22,7 @@ type lnSide struct {
 	ln    *Listener
 	retry Timer
 	added bool
+	off   bool // suspended
 }
 
 // maxAccepts bounds what one loop accepts in one round, so that a storm of connections does not hold up
@@ -81,13 +82,40 @@ func (s *Listener) Start(accept func(*Conn)) {
 	}
 }
 
+// Control calls f with the descriptor of the socket, which f must neither close nor keep.
+func (s *Listener) Control(f func(fd uintptr) error) error { return f(uintptr(s.fd)) }
+
+// Suspend stops accepting until Resume: connections wait in the kernel's queue, or go to whoever shares the socket. It
+// returns when no loop will call accept any more, so it must not be called on one.
+func (s *Listener) Suspend() {
+	s.group.each(func(l *Loop) {
+		if side := l.lns[int32(s.fd)]; side != nil {
+			side.remove()
+			side.off = true // this round may have an event of it yet
+		}
+	})
+	s.group.each(func(*Loop) {}) // connections on their way from one loop to another have arrived
+}
+
+// Resume goes on after Suspend.
+func (s *Listener) Resume() {
+	s.group.each(func(l *Loop) {
+		if side := l.lns[int32(s.fd)]; side != nil && side.off {
+			side.off = false
+			side.add()
+		}
+	})
+}
+
 // Close stops accepting and waits until no loop will call accept again, so it must not be called on one.
-// Connections that the kernel had already queued are accepted first: closing the socket would reset them.
+// Connections that the kernel had already queued are accepted first: closing the socket would reset them. One that is
+// shared is only let go of.
 func (s *Listener) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	if s.accept != nil {
+	last := s.accept != nil && !s.shared.Load()
+	if last {
 		time.Sleep(s.shun())
 	}
 	s.group.each(func(l *Loop) {
@@ -101,7 +129,7 @@ func (s *Listener) Close() error {
 	s.group.each(func(l *Loop) {
 		if l.index == 0 {
 			side := &lnSide{l: l, ln: s}
-			if s.accept != nil { // it was started
+			if last {
 				side.acceptUpTo(1 << 20)
 				side.remove() // it may wait for descriptors
 			}
@@ -189,6 +217,9 @@ func (s *lnSide) pause() {
 }
 
 func (s *lnSide) acceptUpTo(n int) {
+	if s.off {
+		return
+	}
 	for range n {
 		var sa unix.RawSockaddrAny
 		size := uint32(unsafe.Sizeof(sa))

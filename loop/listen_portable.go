@@ -4,6 +4,7 @@ package loop
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 type acceptor struct {
 	ln   net.Listener
+	off  bool          // suspended
 	stop chan struct{} // closed when accepting ends
 	done sync.WaitGroup
 }
@@ -79,15 +81,64 @@ func (s *Listener) assign(nc net.Conn) {
 // lastAccepts is how long Close waits for connections that are queued: they are there at once or not at all.
 const lastAccepts = 50 * time.Millisecond
 
+// Control calls f with the descriptor of the socket, which f must neither close nor keep.
+func (s *Listener) Control(f func(fd uintptr) error) error {
+	sc, ok := s.ln.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("loop: a %T has no descriptor", s.ln)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(fd) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// until is when accepting shall end, where the listener knows deadlines.
+func (s *Listener) until(t time.Time) bool {
+	d, ok := s.ln.(interface{ SetDeadline(time.Time) error })
+	return ok && d.SetDeadline(t) == nil
+}
+
+// Suspend stops accepting until Resume: connections wait in the kernel's queue, or go to whoever shares the socket. It
+// returns when no loop will call accept any more, so it must not be called on one.
+func (s *Listener) Suspend() {
+	if s.accept != nil && !s.off && s.until(time.Unix(1, 0)) {
+		s.off = true
+		s.done.Wait()
+		s.group.each(func(*Loop) {})
+	}
+}
+
+// Resume goes on after Suspend.
+func (s *Listener) Resume() {
+	if s.off {
+		s.off = false
+		s.until(time.Time{})
+		s.done.Add(1)
+		go s.acceptLoop()
+	}
+}
+
 // Close stops accepting and waits until no loop will call accept again, so it must not be called on one.
-// Connections that the kernel had already queued are accepted first: closing the socket would reset them.
+// Connections that the kernel had already queued are accepted first: closing the socket would reset them. One that is
+// shared is only let go of.
 func (s *Listener) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
+	wait := lastAccepts
+	if s.shared.Load() {
+		wait = -time.Second
+	} else {
+		s.Resume()
+	}
 	close(s.stop)
 	if d, ok := s.ln.(interface{ SetDeadline(time.Time) error }); ok {
-		d.SetDeadline(time.Now().Add(lastAccepts))
+		d.SetDeadline(time.Now().Add(wait))
 	} else {
 		s.ln.Close()
 	}

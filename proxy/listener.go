@@ -140,6 +140,18 @@ func (l *Listener) Close() error {
 	return err
 }
 
+// Suspend stops accepting until Resume: see loop.Listener, as for what follows.
+func (l *Listener) Suspend() { l.inner.Suspend() }
+
+// Resume goes on after Suspend.
+func (l *Listener) Resume() { l.inner.Resume() }
+
+// SetShared says whether another process holds the socket as well.
+func (l *Listener) SetShared(is bool) { l.inner.SetShared(is) }
+
+// Control calls f with the descriptor of the socket.
+func (l *Listener) Control(f func(fd uintptr) error) error { return l.inner.Control(f) }
+
 // Stats sums the loops' counters.
 func (l *Listener) Stats() ListenerStats {
 	s := ListenerStats{Paused: l.paused + l.inner.Paused()}
