@@ -176,7 +176,7 @@ while zpty -r sh line; do print -r -- $line; [[ $line == DONE* ]] && break; done
 
 func TestCompletionScripts(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := execute([]string{"completion", "tcsh"}, world{stdout: &stdout, stderr: &stderr}); code != 1 {
+	if code := execute([]string{"completion", "tcsh"}, world{stdout: &stdout, stderr: &stderr}); code != exitUsage {
 		t.Errorf("tcsh: exit code %d", code)
 	}
 	if diff := cmp.Diff("lb: invalid argument \"tcsh\" for \"lb completion\"\n", stderr.String()); diff != "" {

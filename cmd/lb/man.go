@@ -42,7 +42,7 @@ Packages of lb have both installed already; without them:`,
 			case "lb-config.5":
 				p.config()
 			default:
-				return fmt.Errorf("there is no page %q, but lb.1 and lb-config.5", page)
+				return misused("there is no page %q, but lb.1 and lb-config.5", page)
 			}
 			_, err = io.WriteString(w.stdout, ".Dd "+day.Format("January 2, 2006")+"\n"+p.String())
 			return err
@@ -57,7 +57,7 @@ func pageDay(date string) (time.Time, error) {
 	if date != "" {
 		day, err := time.Parse(time.DateOnly, date)
 		if err != nil {
-			return day, fmt.Errorf("--date %s: wants a date such as 2026-01-31", date)
+			return day, misused("--date %s: wants a date such as 2026-01-31", date)
 		}
 		return day, nil
 	}
@@ -115,7 +115,12 @@ func (p *page) commands(root *cobra.Command) {
 	}
 	p.macro("El")
 	p.macro("Sh EXIT STATUS")
-	p.prose("0 when all went well, 1 when not. Some commands have more codes; they say so above.")
+	p.macro("Bl -tag -width Ds")
+	for _, c := range exitCodes {
+		p.macro(fmt.Sprintf("It %d", c.code))
+		p.text(c.says + ".")
+	}
+	p.macro("El")
 	p.macro("Sh EXAMPLES")
 	p.literal(root.Example)
 	p.macro("Sh SEE ALSO")
@@ -125,7 +130,7 @@ func (p *page) commands(root *cobra.Command) {
 // command writes about the commands below c.
 func (p *page) command(c *cobra.Command) {
 	for _, c := range c.Commands() {
-		if c.Hidden || c.Name() == "help" {
+		if c.Hidden || !c.Runnable() || c.Name() == "help" {
 			continue
 		}
 		p.heading(c.UseLine())
