@@ -65,7 +65,13 @@ func TestPoolStatus(t *testing.T) {
 		t.Errorf("p50 %v ms, p99 %v ms of two requests of 10 ms", a.P50, a.P99)
 	}
 	got.Backends[0].P50, got.Backends[0].P99 = 0, 0
-	want := Pool{Name: "app", Strategy: "first", Summary: "1 in work", Backends: []Backend{
+	for i := range got.Backends {
+		if d := time.Since(got.Backends[i].Since); d < 0 || d > time.Minute {
+			t.Errorf("ready since %v", got.Backends[i].Since)
+		}
+		got.Backends[i].Since = time.Time{}
+	}
+	want := Pool{Name: "app", Strategy: "first", Requests: 4, Summary: "1 in work", Backends: []Backend{
 		{Name: "a", Address: "127.0.0.1:3000", State: Ready, Summary: "1 in work, 1 tunnel", Weight: 1, Inflight: 1, Tunnels: 1, Requests: 2, Failures: 1, Errors: 1},
 		{Name: "b", Address: "127.0.0.1:3001", State: Ready, Summary: "idle", Weight: 1},
 	}}

@@ -26,11 +26,14 @@ type Listener struct {
 	Requests    uint64 `json:"requests"`
 }
 
-// Pool is a set of interchangeable backends.
+// Pool is a set of interchangeable backends. Counts are since it was first configured.
 type Pool struct {
 	Name     string    `json:"name"`
 	Strategy string    `json:"strategy"`
 	FailOpen bool      `json:"fail_open"` // nobody is ready: requests go to all that are not known to be dead
+	Recent   Recent    `json:"recent"`
+	Requests uint64    `json:"requests"` // each counted once, those that wait not yet
+	Failed   uint64    `json:"failed"`   // that the app did not answer, or not to the end, and not because of the client
 	Queue    Queue     `json:"queue"`
 	Limited  bool      `json:"limited"` // requests wait in lb while every ready backend has its Limit in work
 	Summary  string    `json:"summary"` // what goes on, in words: "8 in work, 3 waiting in lb"
@@ -46,13 +49,24 @@ type Queue struct {
 	Mean     float64 `json:"mean_ms"`  // of the waits that are over
 }
 
+// Recent is the last ten seconds: of a backend by attempts sent to it, of a pool by requests as clients saw them.
+type Recent struct {
+	Rate      float64 `json:"rate"`       // requests begun a second
+	ErrorRate float64 `json:"error_rate"` // of those that ended, 0 to 1: failures and answers of status 5xx
+	P50       float64 `json:"p50_ms"`
+	P99       float64 `json:"p99_ms"`
+}
+
 // Backend is one instance of the app. Counts are since it joined its pool.
 type Backend struct {
-	Name    string `json:"name"`
-	Address string `json:"address"`
-	State   State  `json:"state"`
+	Name    string    `json:"name"`
+	Address string    `json:"address"`
+	State   State     `json:"state"`
+	Since   time.Time `json:"since"` // it is in that state
 	Health
-	Summary string `json:"summary"` // what it does, in words: "2 of 2 in work, 3 waiting in lb"
+	Recent  Recent  `json:"recent"`
+	Share   float64 `json:"share"`   // of the pool's requests in the last ten seconds, 0 to 1
+	Summary string  `json:"summary"` // what it does, in words: "2 of 2 in work, 3 waiting in lb"
 
 	Weight   int   `json:"weight"`
 	Inflight int64 `json:"inflight"` // requests, parked ones included
@@ -130,10 +144,12 @@ func stateOf(b *upstream.Backend) State {
 	return Ready
 }
 
-// PoolStatus is p now, but for the Health of its backends.
+// PoolStatus is p now, but for the Health of its backends and for what is recent.
 func PoolStatus(p *upstream.Pool, strategy string) Pool {
 	snap, q := p.Snapshot(), p.Queue()
-	out := Pool{Name: p.Name, Strategy: strategy, FailOpen: snap.Panic, Queue: Queue{Waiting: q.Waiting, Waits: q.Waits, Timeouts: q.Timeouts, Full: q.Full}}
+	failed, _ := p.Failed()
+	out := Pool{Name: p.Name, Strategy: strategy, FailOpen: snap.Panic, Requests: p.Requests(), Failed: failed}
+	out.Queue = Queue{Waiting: q.Waiting, Waits: q.Waits, Timeouts: q.Timeouts, Full: q.Full}
 	if over := int64(q.Waits) - q.Waiting; over > 0 {
 		out.Queue.Mean = millis(float64(q.Waited) / float64(over) / 1e9)
 	}
@@ -152,7 +168,7 @@ func PoolStatus(p *upstream.Pool, strategy string) Pool {
 func backendStatus(b *upstream.Backend, o upstream.Opinion, waiting int64) Backend {
 	load := b.Load()
 	out := Backend{
-		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Weight: b.Weight,
+		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Since: b.Since().UTC().Truncate(time.Millisecond), Weight: b.Weight,
 		Inflight: load.Active() + load.Parked(), Parked: load.Parked(), Tunnels: load.Tunnels(),
 		Limit: o.Limit, Slow: thousandths(o.Slow), Excess: thousandths(o.Excess),
 	}
@@ -180,6 +196,9 @@ func backendStatus(b *upstream.Backend, o upstream.Opinion, waiting int64) Backe
 }
 
 func thousandths(x float64) float64 { return math.Round(x*1e3) / 1e3 }
+
+// Millis is for a duration in seconds what the Status says of it.
+func Millis(seconds float64) float64 { return millis(seconds) }
 
 // millis keeps three digits behind the point: the histogram is no finer.
 func millis(seconds float64) float64 { return math.Round(seconds*1e6) / 1e3 }

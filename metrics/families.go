@@ -148,6 +148,10 @@ var poolFamilies = []family[*poolState]{
 		func(p *poolState) float64 { return float64(p.queue.Timeouts) }),
 	counter("lb_pool_queue_full_total", "Requests that could not wait for a backend because too many did.", ofPool,
 		func(p *poolState) float64 { return float64(p.queue.Full) }),
+	counter("lb_pool_requests_total", "Requests that came to the pool, each counted once; those that wait are not counted yet.", ofPool,
+		func(p *poolState) float64 { return float64(p.Requests()) }),
+	counter("lb_pool_failed_requests_total", "Requests that the application did not answer, or not to the end, for a reason that is not the client's.", ofPool,
+		func(p *poolState) float64 { n, _ := p.Failed(); return float64(n) }),
 	counter("lb_pool_retries_refused_total", "Retries that were left out because there had been too many.", ofPool,
 		func(p *poolState) float64 { return float64(p.RetriesRefused()) }),
 }

@@ -121,6 +121,9 @@ func (x *exchange) release() {
 		}
 		x.dropBackend()
 		c.stats().answers[InternalError].Inc()
+		if x.route != nil {
+			x.route.Pool.Fail(x.tries > 0)
+		}
 		c.x = nil
 		c.abort()
 		return // and x is left to the collector: who knows what state it is in
@@ -321,6 +324,10 @@ func (x *exchange) dropBackend() {
 func (x *exchange) refuse(f failure) {
 	x.why = f
 	x.c.stats().answers[f.reason].Inc()
+	// A 5xx of the application counts as one, also when it breaks off.
+	if x.route != nil && !f.reason.clients() && !(x.answered && x.status >= 500) {
+		x.route.Pool.Fail(x.tries > 0)
+	}
 	if x.answered {
 		x.cut = true
 		return

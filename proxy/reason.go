@@ -71,6 +71,15 @@ const Reasons = int(reasons)
 // String is the reason's code: "" for None, else snake case.
 func (r Reason) String() string { return answers[r].code }
 
+// clients reports whether it was the client's own doing that its request came to nothing.
+func (r Reason) clients() bool {
+	switch r {
+	case BadRequest, HeaderTimeout, BodyTimeout, BodyTooLarge, ClientGone, ClientStalled:
+		return true
+	}
+	return false
+}
+
 // failure is why a request, or one attempt at it, came to nothing. The zero failure is none.
 type failure struct {
 	reason Reason

@@ -133,6 +133,7 @@ func (s *Server) backend(pool, name string) *upstream.Backend {
 // poolStatus is the pool as the admin interface shows it.
 func (s *Server) poolStatus(p *pool) admin.Pool {
 	out := admin.PoolStatus(p.Pool, p.strategy)
+	s.addRecent(&out)
 	s.checks.mu.Lock()
 	m := s.checks.of[p.Pool]
 	s.checks.mu.Unlock()

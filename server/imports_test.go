@@ -21,9 +21,10 @@ var mayImport = map[string][]string{
 	"metrics":  {"upstream"},
 	"admin":    {"upstream"},
 	"health":   {"upstream"},
+	"history":  {"upstream"},
 	"proxy":    {"loop", "http1", "route", "upstream", "accesslog"},
 
-	"server": {"accesslog", "admin", "config", "health", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
+	"server": {"accesslog", "admin", "config", "health", "history", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
 	"cmd/lb": {"", "admin", "config", "server"}, // "" is the root, which embeds config.toml
 	"":       {},
 }

@@ -22,6 +22,7 @@ import (
 	"lb/accesslog"
 	"lb/admin"
 	"lb/config"
+	"lb/history"
 	"lb/loop"
 	"lb/metrics"
 	"lb/proxy"
@@ -76,6 +77,7 @@ type Server struct {
 	cfg     atomic.Pointer[config.Config] // in force
 	leaving leaving
 	checks  checks
+	history *history.Recorder
 	gone    chan struct{} // closed when a stop begins
 }
 
@@ -99,7 +101,8 @@ var stateNames = [...]string{starting: "starting", running: "running", stopping:
 func New(cfg *config.Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, log: opt.Log, started: time.Now(), names: newResolver(opt.Resolve),
-		cut: make(chan struct{}), gone: make(chan struct{}), broken: make(chan error, 1),
+		history: history.New(),
+		cut:     make(chan struct{}), gone: make(chan struct{}), broken: make(chan error, 1),
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
 	s.places.Store(&places{})
@@ -224,6 +227,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.serve(&opening{opened: places{doors: at.doors}})
 	over := make(chan struct{})
 	s.tasks.Go(func() { s.attend(over) })
+	s.tasks.Go(func() { s.history.Run(s.ended, s.upstreams, nil) })
 	s.watch(s.Config())
 	s.awaitChecks(ctx)
 	s.serve(&opening{opened: places{sockets: at.sockets}})
@@ -301,12 +305,7 @@ func (s *Server) sources() admin.Sources {
 		Events: s.checks.events.list,
 		Metrics: metrics.Handler(metrics.Sources{
 			Version: s.opt.Version,
-			Pools: func() (all []*upstream.Pool) {
-				for _, p := range *s.pools.Load() {
-					all = append(all, p.Pool)
-				}
-				return all
-			},
+			Pools:   s.upstreams,
 			Listeners: func() (all []metrics.Listener) {
 				for _, l := range s.proxy.Listeners() {
 					all = append(all, counted{l})

@@ -53,6 +53,8 @@ type Live struct {
 	life    Life          // guarded by mu, and by Pool.mu for writing
 	drained chan struct{} // guarded by mu; made by drain, closed when nothing is left
 	isEmpty bool          // guarded by mu: drained is closed
+	stands  standing      // guarded by mu
+	since   time.Time     // guarded by mu; when stands became what it is
 
 	_    [64]byte
 	load atomic.Uint64 // a Load; alone on its line, every loop writes it
@@ -190,6 +192,31 @@ func (l *Live) Life() Life {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.life
+}
+
+// standing is what people are told of a backend's fitness in one word.
+type standing struct {
+	wanted                      Wanted
+	dead, ejected, rests, waits bool
+}
+
+// stand notes since when the backend, of a snapshot about to be published, stands as it does.
+func (b *Backend) stand() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := &b.life
+	is := standing{wanted: l.Wanted, dead: l.dead(), ejected: !l.Ejected.IsZero(), rests: b.Weight <= 0}
+	is.waits = is == standing{} && b.index < 0
+	if is != b.stands || b.since.IsZero() {
+		b.stands, b.since = is, time.Now()
+	}
+}
+
+// Since is when the backend became what it is: ready, draining, down, ejected, without weight, or not yet checked.
+func (l *Live) Since() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.since
 }
 
 // Memory holds what a strategy learned, under its name, so that it outlives the snapshot it was learned with. The

@@ -129,6 +129,14 @@ func (s *HistogramSnapshot) Add(h *Histogram) {
 	s.sum += h.sum.Load()
 }
 
+// AddDifference adds the observations by which h is more than was, an earlier snapshot of the same.
+func (s *HistogramSnapshot) AddDifference(h, was *HistogramSnapshot) {
+	for i := range s.cell {
+		s.cell[i] += h.cell[i] - was.cell[i]
+	}
+	s.sum += h.sum - was.sum
+}
+
 // Count is the number of observations.
 func (s *HistogramSnapshot) Count() (n uint64) {
 	for _, c := range s.cell {

@@ -68,6 +68,9 @@ type Pool struct {
 	_     [64]byte // those who wait do not slow down those who do not
 	queue queue
 	retry budget
+
+	failed   atomic.Uint64 // see Fail
+	unserved atomic.Uint64
 }
 
 // Snapshot is a pool at one moment. Nothing in it changes.
@@ -189,6 +192,9 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 		if h, ok := s.pick.(Holder); ok && s.queueBound() > 0 && set.QueueLen >= 0 && set.QueueTimeout > 0 {
 			s.hold = h
 		}
+	}
+	for _, b := range s.All {
+		b.stand()
 	}
 	p.startRamps(s)
 	p.snap.Store(s)

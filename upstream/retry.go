@@ -55,6 +55,33 @@ func (p *Pool) AllowRetry(now int64) bool {
 // RetriesRefused is how often AllowRetry said no.
 func (p *Pool) RetriesRefused() uint64 { return p.retry.refused.Load() }
 
+// Requests is how many requests the pool had to serve so far: those that backends were sent, each counted once, and
+// those that none was asked for.
+func (p *Pool) Requests() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock() // so that who leaves now is counted once
+	n := p.unserved.Load() + p.retry.left()
+	for _, b := range p.snap.Load().All {
+		n += b.begun()
+	}
+	return n
+}
+
+// Fail counts a request that the application did not answer, or not to the end, for a reason that is not its client's.
+// tried says whether a backend was asked.
+func (p *Pool) Fail(tried bool) {
+	p.failed.Add(1)
+	if !tried {
+		p.unserved.Add(1)
+	}
+}
+
+// Failed is how many requests Fail was called for, and how many of them no backend was asked for.
+func (p *Pool) Failed() (all, unserved uint64) {
+	unserved = p.unserved.Load() // first, so that it is never more than all
+	return p.failed.Load(), unserved
+}
+
 // begun is the number of requests that went to the backend first.
 func (l *Live) begun() uint64 {
 	n := uint64(0)
@@ -69,6 +96,13 @@ func (r *budget) gone(b *Backend) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.past += b.begun()
+}
+
+// left is the count of the backends that have left.
+func (r *budget) left() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.past
 }
 
 // allow is AllowRetry with the number of requests that have begun so far.
