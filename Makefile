@@ -2,12 +2,14 @@
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
+CHAOS_TIME ?= 2m
+SOAK_TIME ?= 1h
 TOOL      = go tool -modfile=tools/go.mod
 
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build run test e2e fuzz bench lint clean
+.PHONY: help build run test e2e chaos soak fuzz bench lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -27,6 +29,12 @@ test: ## vet and every test, the event loops' portable version too; about two mi
 e2e: build ## the binary before real Node.js programs; needs node and npm
 	@if [ -d e2e ]; then cd e2e && LB_BINARY=$(CURDIR)/bin/lb go test -count=1 $(E2EFLAGS) ./...; \
 	else echo "there is no e2e/ yet"; fi
+
+chaos: build ## four instances killed, stopped, drained and reloaded under load, for CHAOS_TIME (2m) from CHAOS_SEED
+	cd e2e && LB_BINARY=$(CURDIR)/bin/lb CHAOS_TIME=$(CHAOS_TIME) CHAOS_SEED=$(CHAOS_SEED) go test -count=1 -timeout 0 -v -run 'TestChaos$$' .
+
+soak: build ## steady load for SOAK_TIME (1h): nothing fails, nothing grows
+	cd e2e && LB_BINARY=$(CURDIR)/bin/lb SOAK_TIME=$(SOAK_TIME) go test -count=1 -timeout 0 -v -run 'TestSoak$$' .
 
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@set -e; for dir in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
