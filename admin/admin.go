@@ -80,6 +80,7 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      30 * time.Second, // Prometheus gives up after 10 s, people later
 		IdleTimeout:       2 * time.Minute,  // above Prometheus's usual minute between scrapes
 		MaxHeaderBytes:    16 << 10,
+		ConnContext:       withCaller,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers send is no event of ours
 	}
 }

@@ -13,8 +13,8 @@ import (
 type Actions struct {
 	// Drain takes a backend out of use and waits until it has done what it had, or ctx ends.
 	Drain func(ctx context.Context, pool, backend string) (Drained, error)
-	// Ready takes it into use again.
-	Ready func(pool, backend string) error
+	// Ready takes it into use again, once its check passes unless now is set, and waits for that until ctx ends.
+	Ready func(ctx context.Context, pool, backend string, now bool) (Readied, error)
 }
 
 // Drained is what came of draining a backend.
@@ -26,6 +26,16 @@ type Drained struct {
 	Tunnels  int64         `json:"tunnels"`  // left
 	Others   int           `json:"others"`   // backends of the pool that are ready
 	Took     time.Duration `json:"took_ns"`
+}
+
+// Readied is what came of taking a backend into use again.
+type Readied struct {
+	Pool    string        `json:"pool"`
+	Backend string        `json:"backend"`
+	Ready   bool          `json:"ready"` // it gets requests
+	State   State         `json:"state"`
+	Why     string        `json:"why,omitempty"` // it does not
+	Took    time.Duration `json:"took_ns"`
 }
 
 // What Actions may fail for, beside other reasons.
@@ -41,10 +51,11 @@ const MaxWait = 24 * time.Hour
 type Order struct {
 	Pool    string `json:"pool"`
 	Backend string `json:"backend"`
-	Wait    string `json:"wait,omitempty"` // of /drain, such as "30s"; "": 30s
+	Wait    string `json:"wait,omitempty"` // such as "30s"; "": 30s of /drain, not at all of /ready
+	Now     bool   `json:"now,omitempty"`  // of /ready: without a check first
 }
 
-// DefaultWait is how long a drain waits that does not say.
+// DefaultWait is how long a drain waits that does not say, and how long the commands do.
 const DefaultWait = 30 * time.Second
 
 // Fault is the body of an answer that is not 200.
@@ -55,7 +66,7 @@ type Fault struct {
 // Control serves what Handler does, and takes orders as JSON.
 //
 //	POST /drain   Order: answers with Drained once the backend is empty or the wait is over
-//	POST /ready   Order: takes a backend into use again
+//	POST /ready   Order: takes a backend into use again; answers with Readied once it gets requests or the wait is over
 func Control(s Sources, a Actions) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(s))
@@ -64,20 +75,10 @@ func Control(s Sources, a Actions) http.Handler {
 		if !ok {
 			return
 		}
-		wait := DefaultWait
-		if o.Wait != "" {
-			var err error
-			if wait, err = time.ParseDuration(o.Wait); err != nil || wait < 0 || wait > MaxWait {
-				answer(w, http.StatusBadRequest, Fault{`wait is a duration such as "30s", and at most 24h`})
-				return
-			}
+		ctx, cancel, ok := patience(w, r, o.Wait, DefaultWait)
+		if !ok {
+			return
 		}
-		// The server's own limits are for those who are slow; this one was told to wait.
-		until := time.Now().Add(wait + 10*time.Second)
-		c := http.NewResponseController(w)
-		c.SetReadDeadline(until)
-		c.SetWriteDeadline(until)
-		ctx, cancel := context.WithTimeout(r.Context(), wait)
 		defer cancel()
 		d, err := a.Drain(ctx, o.Pool, o.Backend)
 		if err != nil {
@@ -91,13 +92,38 @@ func Control(s Sources, a Actions) http.Handler {
 		if !ok {
 			return
 		}
-		if err := a.Ready(o.Pool, o.Backend); err != nil {
+		ctx, cancel, ok := patience(w, r, o.Wait, 0)
+		if !ok {
+			return
+		}
+		defer cancel()
+		d, err := a.Ready(ctx, o.Pool, o.Backend, o.Now)
+		if err != nil {
 			refuse(w, err)
 			return
 		}
-		answer(w, http.StatusOK, Order{Pool: o.Pool, Backend: o.Backend})
+		answer(w, http.StatusOK, d)
 	})
 	return mux
+}
+
+// patience is the context of an order that may wait for as long as it says.
+func patience(w http.ResponseWriter, r *http.Request, said string, otherwise time.Duration) (context.Context, context.CancelFunc, bool) {
+	wait := otherwise
+	if said != "" {
+		var err error
+		if wait, err = time.ParseDuration(said); err != nil || wait < 0 || wait > MaxWait {
+			answer(w, http.StatusBadRequest, Fault{`wait is a duration such as "30s", and at most 24h`})
+			return nil, nil, false
+		}
+	}
+	// The server's own limits are for those who are slow; this one was told to wait.
+	until := time.Now().Add(wait + 10*time.Second)
+	c := http.NewResponseController(w)
+	c.SetReadDeadline(until)
+	c.SetWriteDeadline(until)
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	return ctx, cancel, true
 }
 
 func readOrder(w http.ResponseWriter, r *http.Request) (o Order, ok bool) {

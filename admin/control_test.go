@@ -35,14 +35,16 @@ func TestControl(t *testing.T) {
 			}
 			return Drained{Pool: pool, Backend: backend, Requests: 1, Others: 2}, nil
 		},
-		Ready: func(pool, backend string) error {
+		Ready: func(ctx context.Context, pool, backend string, now bool) (Readied, error) {
+			at, _ := ctx.Deadline()
+			wait = time.Until(at)
 			if backend == "gone" {
-				return ErrUnknown
+				return Readied{}, ErrUnknown
 			}
 			if backend == "broken" {
-				return errors.New("broken")
+				return Readied{}, errors.New("broken")
 			}
-			return nil
+			return Readied{Pool: pool, Backend: backend, Ready: now, State: Unchecked, Why: "asked"}, nil
 		},
 	})
 	for _, c := range []struct {
@@ -64,7 +66,9 @@ func TestControl(t *testing.T) {
 		{"/drain", `{"pool": "app", "backend": "a"} {}`, 400, "more after"},
 		{"/drain", ``, 400, "wants a JSON object"},
 		{"/drain", `{"pool": "` + strings.Repeat("a", 64<<10) + `"}`, 400, "too large"},
-		{"/ready", `{"pool": "app", "backend": "a"}`, 200, `"pool": "app"`},
+		{"/ready", `{"pool": "app", "backend": "a"}`, 200, `"ready": false`},
+		{"/ready", `{"pool": "app", "backend": "a", "now": true, "wait": "0s"}`, 200, `"ready": true`},
+		{"/ready", `{"pool": "app", "backend": "a", "wait": "25h"}`, 400, "wait is a duration"},
 		{"/ready", `{"pool": "app", "backend": "gone"}`, 404, "not known"},
 		{"/ready", `{"pool": "app", "backend": "broken"}`, 500, "broken"},
 		{"/ready", `[]`, 400, "wants a JSON object"},

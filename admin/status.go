@@ -111,6 +111,7 @@ type Event struct {
 	Backend string     `json:"backend,omitempty"`
 	Event   string     `json:"event"`
 	Why     string     `json:"why,omitempty"`
+	By      string     `json:"by,omitempty"` // who ordered it over the socket: "uid 1000 (ubuntu)"
 	Until   *time.Time `json:"until,omitempty"`
 }
 

@@ -30,6 +30,7 @@ type Monitor struct {
 	mu      sync.Mutex // guards what follows, and all ejections; taken before the pool's locks
 	check   Check
 	passive Passive
+	probe   Probe
 	watches map[*upstream.Live]*watch
 	panic   bool // what was last told of it
 
@@ -64,9 +65,8 @@ func (m *Monitor) Update(c Check, pas Passive) {
 	defer m.mu.Unlock()
 	other := !c.equal(&m.check)
 	m.check, m.passive = c, pas.complete()
-	probe := m.opt.Probe
-	if probe == nil {
-		probe = c.probe()
+	if m.probe = m.opt.Probe; m.probe == nil {
+		m.probe = c.probe()
 	}
 	was := m.watches
 	m.watches = map[*upstream.Live]*watch{}
@@ -83,11 +83,32 @@ func (m *Monitor) Update(c Check, pas Passive) {
 			continue
 		}
 		m.watches[b.Live] = w
-		w.start(c, probe)
+		w.start(c, m.probe)
 	}
 	for _, w := range was {
 		w.stop()
 	}
+	m.changed()
+}
+
+// eagerFor is how long a backend that is rechecked is asked often: as long as a process usually takes to start.
+const eagerFor = time.Minute
+
+// Recheck forgets what is known about b: another process may be behind it by now. As one that has just joined, it is
+// asked at once and its first answer decides; while others are up, it gets nothing before. If it is not there yet, it is
+// asked again every Check.Changing for a minute. Where there are no active checks Recheck does nothing.
+func (m *Monitor) Recheck(b *upstream.Backend) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watches[b.Live]
+	if w == nil || m.check.Kind == Off {
+		return
+	}
+	w.stop()
+	w.faults, w.times, w.last = window{}, 0, Status{}
+	w.eager = time.Now().Add(eagerFor)
+	m.pool.SetProbed(b, upstream.Unknown)
+	w.start(m.check, m.probe)
 	m.changed()
 }
 

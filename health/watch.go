@@ -31,6 +31,7 @@ type watch struct {
 	times  int       // ejections, without those forgotten until back
 	back   time.Time // when the last ejection ended
 	urgent bool      // to be asked at once
+	eager  time.Time // up to when one that is not up is asked often
 	last   Status
 }
 
@@ -53,7 +54,7 @@ func (w *watch) start(c Check, probe Probe) {
 // run asks the backend until ctx ends. Where it stands is what it thinks of the backend.
 func (w *watch) run(ctx context.Context) {
 	if w.check.Kind == Off {
-		w.set(upstream.Unknown, nil)
+		w.set(ctx, upstream.Unknown, nil)
 		for w.rest(ctx, math.MaxInt64) {
 			w.ask(ctx)
 		}
@@ -104,22 +105,24 @@ func (w *watch) until(ctx context.Context, want bool, n int) bool {
 func well(err error) bool { return err == nil || errors.Is(err, ErrDrain) }
 
 func (w *watch) report(ctx context.Context, up bool, err error) bool {
+	if up {
+		return w.set(ctx, upstream.Up, nil)
+	}
+	return w.set(ctx, upstream.Down, err)
+}
+
+// set writes what the checks think; false when ctx has ended, and another goroutine may know better.
+func (w *watch) set(ctx context.Context, p upstream.Probed, err error) bool {
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
 	if ctx.Err() != nil {
 		return false
 	}
-	if up {
-		w.set(upstream.Up, nil)
-	} else {
-		w.set(upstream.Down, err)
+	if p == upstream.Up {
+		w.eager = time.Time{}
 	}
-	return true
-}
-
-func (w *watch) set(p upstream.Probed, err error) {
-	w.m.mu.Lock()
-	defer w.m.mu.Unlock()
 	if w.b.Life().Probed == p {
-		return
+		return true
 	}
 	w.m.pool.SetProbed(w.b, p)
 	switch p {
@@ -129,6 +132,7 @@ func (w *watch) set(p upstream.Probed, err error) {
 		w.emit(Event{What: WentDown, Why: err.Error()})
 	}
 	w.m.changed()
+	return true
 }
 
 // hungryPause is between probes while requests wait for somebody to be ready.
@@ -171,7 +175,7 @@ func (w *watch) wait(pause time.Duration) time.Duration {
 		w.urgent = false
 		return 0
 	}
-	if w.out != nil {
+	if w.out != nil || now.Before(w.eager) {
 		pause = min(pause, w.check.Changing)
 	}
 	if hungry && pause != math.MaxInt64 {
@@ -199,12 +203,12 @@ func (w *watch) ask(ctx context.Context) error {
 		w.began = time.Now()
 		err = w.probe.run(ctx, w.b.Addr, w.check.Timeout)
 	}
-	if ctx.Err() != nil {
-		return err
-	}
 	hungry := w.m.isHungry()
 	w.m.mu.Lock()
 	defer w.m.mu.Unlock()
+	if ctx.Err() != nil {
+		return err
+	}
 	w.done = time.Now()
 	if w.last.Checked.IsZero() || well(w.last.Err) != well(err) {
 		w.last.Streak = 0

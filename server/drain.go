@@ -40,7 +40,7 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 			over = min(over, left/2) // and time for them to go
 		}
 	}
-	s.note(b, "draining", "told to")
+	s.note(ctx, b, "draining", "told to")
 	s.letGo(b, over)
 	err = p.Drain(ctx, b)
 	d := admin.Drained{
@@ -53,29 +53,56 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 	case err != nil:
 		s.log.Warn("backend is not empty yet", "pool", d.Pool, "backend", d.Backend, "requests", d.Requests, "tunnels", d.Tunnels)
 	default:
-		s.note(b, "drained", "")
+		s.note(ctx, b, "drained", "")
 	}
 	return d, nil
 }
 
-// TakeBack takes a backend into use again.
-func (s *Server) TakeBack(pool, backend string) error {
+// TakeBack takes a backend into use again, and waits until it gets requests or ctx ends. The process behind it may be
+// another by now, or not there yet: unless now is set, nothing that was known about it counts, and its check has to pass
+// first. The error is an admin.ErrUnknown.
+func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (admin.Readied, error) {
 	p, b, err := s.find(pool, backend)
 	if err != nil {
-		return err
+		return admin.Readied{}, err
 	}
-	if b.Life().Wanted == upstream.In {
-		return nil
+	begin := time.Now()
+	if b.Life().Wanted != upstream.In {
+		if !now {
+			s.recheck(p, b)
+		}
+		p.SetWanted(b, upstream.In)
+		s.note(ctx, b, "taken back", "told to")
 	}
-	p.SetWanted(b, upstream.In)
-	s.note(b, "taken back", "told to")
-	return nil
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := s.backendStatus(p, b.Name)
+		if st == nil {
+			return admin.Readied{}, fmt.Errorf("backend %q of pool %q is %w any more", b.Name, p.Name, admin.ErrUnknown)
+		}
+		r := admin.Readied{Pool: p.Name, Backend: b.Name, Ready: st.State == admin.Ready, State: st.State, Why: st.Why, Took: time.Since(begin)}
+		if r.Ready || st.State == admin.Draining || ctx.Err() != nil {
+			return r, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		case <-s.gone:
+			return r, nil
+		}
+	}
 }
 
 // note logs what a person did, and keeps it with the events of health.
-func (s *Server) note(b *upstream.Backend, what, why string) {
-	s.checks.events.add(time.Now(), b.Pool().Name, b.Name, what, why, time.Time{})
-	s.log.Info("backend "+what, "pool", b.Pool().Name, "backend", b.Name)
+func (s *Server) note(ctx context.Context, b *upstream.Backend, what, why string) {
+	by := admin.By(ctx)
+	s.checks.events.put(admin.Event{Time: time.Now(), Pool: b.Pool().Name, Backend: b.Name, Event: what, Why: why, By: by})
+	attrs := []any{"pool", b.Pool().Name, "backend", b.Name}
+	if by != "" {
+		attrs = append(attrs, "by", by)
+	}
+	s.log.Info("backend "+what, attrs...)
 }
 
 // find is the backend of a pool, by its name or its address.

@@ -10,8 +10,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,7 +54,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%d requests after the drain", got-n)
 		}
 		b.begin()
-		if err := h.TakeBack("app", b.addr); err != nil {
+		if _, err := h.TakeBack(within(t), "app", b.addr, false); err != nil {
 			t.Fatal(err)
 		}
 		waitFor(t, "traffic to who is taken back", func() bool { return b.asked.Load() > n+10 })
@@ -111,7 +114,7 @@ func TestDrainIsTakenBack(t *testing.T) {
 		done <- err
 	}()
 	h.awaitState(name, admin.Draining)
-	if err := h.TakeBack("app", name); err != nil {
+	if _, err := h.TakeBack(within(t), "app", name, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; !errors.Is(err, admin.ErrTakenBack) {
@@ -135,7 +138,7 @@ func TestDrainOfNobody(t *testing.T) {
 		if !errors.Is(err, admin.ErrUnknown) || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
-		if back := h.TakeBack(c[0], c[1]); back == nil || back.Error() != err.Error() {
+		if _, back := h.TakeBack(t.Context(), c[0], c[1], false); back == nil || back.Error() != err.Error() {
 			t.Errorf("%v, want %v", back, err)
 		}
 	}
@@ -203,7 +206,7 @@ func TestTunnelsAreTold(t *testing.T) {
 			if _, err := h.Drain(ctx, "app", a.addr); err != nil {
 				t.Error(err)
 			}
-			if err := h.TakeBack("app", a.addr); err != nil {
+			if _, err := h.TakeBack(within(t), "app", a.addr, false); err != nil {
 				t.Error(err)
 			}
 		}},
@@ -249,6 +252,56 @@ func TestAppAsksToBeDrained(t *testing.T) {
 	}
 }
 
+// TestReadyWaitsForACheck restarts an instance that needs a while: it gets nothing before its check passes, although it
+// was well when it was drained, and TakeBack says when that is.
+func TestReadyWaitsForACheck(t *testing.T) {
+	var starting atomic.Bool
+	a := newInstance(t, "a", nil)
+	b := newInstance(t, "b", func(w http.ResponseWriter, r *http.Request) {
+		if starting.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	h := start(t, pools(a.addr, b.addr)+strings.Replace(kept, "health = { ", "health = { path = \"/health\", ", 1))
+	l := h.load(4)
+	waitFor(t, "traffic to both", func() bool { return a.asked.Load() > 20 && b.asked.Load() > 20 })
+	if _, err := h.Drain(within(t), "app", b.addr); err != nil {
+		t.Fatal(err)
+	}
+	starting.Store(true)
+	n, before := b.asked.Load(), l.answered()
+	past, cancel := context.WithCancel(t.Context())
+	cancel()
+	r, err := h.TakeBack(past, "app", b.addr, false)
+	if err != nil || r.Ready || r.State != admin.Unchecked && r.State != admin.Down {
+		t.Errorf("%v %+v", err, r)
+	}
+	h.awaitState(b.addr, admin.Down)
+	waitFor(t, "traffic to the other", func() bool { return l.answered() > before+100 })
+	if r, _ := h.TakeBack(past, "app", b.addr, false); r.Ready || !strings.Contains(r.Why, "503") {
+		t.Errorf("%+v", r)
+	}
+	if got := b.asked.Load(); got != n {
+		t.Errorf("%d requests while it starts", got-n)
+	}
+	starting.Store(false)
+	if r, err := h.TakeBack(within(t), "app", b.addr, false); err != nil || !r.Ready || r.State != admin.Ready {
+		t.Errorf("%v %+v", err, r)
+	}
+	waitFor(t, "traffic to who is taken back", func() bool { return b.asked.Load() > n+10 })
+
+	// With "now" nobody looks, and what is known stays.
+	if _, err := h.Drain(within(t), "app", b.addr); err != nil {
+		t.Fatal(err)
+	}
+	starting.Store(true)
+	if r, err := h.TakeBack(past, "app", b.addr, true); err != nil || !r.Ready {
+		t.Errorf("%v %+v", err, r)
+	}
+	starting.Store(false)
+	l.end(t)
+}
+
 // TestControlIsPrivate holds that orders are taken on the socket and nowhere else.
 func TestControlIsPrivate(t *testing.T) {
 	a, b := newInstance(t, "a", nil), newInstance(t, "b", nil)
@@ -284,11 +337,23 @@ func TestControlIsPrivate(t *testing.T) {
 	if got := h.health(a.addr).State; got != admin.Draining {
 		t.Errorf("state %s", got)
 	}
-	if code, body := post(socket, "http://lb/ready", order); code != 200 {
+	order = strings.Replace(order, "}", `, "wait": "20s"}`, 1)
+	if code, body := post(socket, "http://lb/ready", order); code != 200 || !strings.Contains(string(body), `"ready": true`) {
 		t.Errorf("%d %s", code, body)
 	}
 	if got := h.health(a.addr).State; got != admin.Ready {
 		t.Errorf("state %s", got)
+	}
+	if runtime.GOOS == "linux" {
+		me := fmt.Sprintf("uid %d", os.Getuid())
+		for _, e := range h.checks.events.list() {
+			if (e.Event == "draining" || e.Event == "taken back") && !strings.HasPrefix(e.By, me) {
+				t.Errorf("%s by %q, want %s", e.Event, e.By, me)
+			}
+		}
+		if log := h.events.String(); !strings.Contains(log, `msg="backend draining" pool=app backend=`+a.addr+` by="`+me) {
+			t.Errorf("the log does not say who:\n%s", log)
+		}
 	}
 	if code, body := post(socket, "http://lb/drain", `{"pool": "app", "backend": "x"}`); code != 404 || !strings.Contains(string(body), "not known") {
 		t.Errorf("%d %s", code, body)

@@ -152,6 +152,26 @@ func (s *Server) poolStatus(p *pool) admin.Pool {
 	return out
 }
 
+// backendStatus is the backend of that name as the admin interface shows it, nil when there is none.
+func (s *Server) backendStatus(p *pool, name string) *admin.Backend {
+	st := s.poolStatus(p)
+	for i := range st.Backends {
+		if st.Backends[i].Name == name {
+			return &st.Backends[i]
+		}
+	}
+	return nil
+}
+
+// recheck has b asked anew, as one that has just joined.
+func (s *Server) recheck(p *pool, b *upstream.Backend) {
+	s.checks.mu.Lock()
+	defer s.checks.mu.Unlock()
+	if m := s.checks.of[p.Pool]; m != nil {
+		m.Recheck(b)
+	}
+}
+
 func backendHealth(st health.Status) (h admin.Health) {
 	h.Why = st.Why
 	if !st.Ejected.IsZero() {
@@ -182,11 +202,16 @@ type events struct {
 }
 
 func (r *events) add(at time.Time, pool, backend, what, why string, until time.Time) {
-	e := admin.Event{Time: at.UTC().Truncate(time.Millisecond), Pool: pool, Backend: backend, Event: what, Why: why}
+	e := admin.Event{Time: at, Pool: pool, Backend: backend, Event: what, Why: why}
 	if !until.IsZero() {
 		until = until.UTC().Truncate(time.Millisecond)
 		e.Until = &until
 	}
+	r.put(e)
+}
+
+func (r *events) put(e admin.Event) {
+	e.Time = e.Time.UTC().Truncate(time.Millisecond)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ring[r.n%len(r.ring)] = e

@@ -54,24 +54,41 @@ meanwhile, 7 when there is no such backend, 4 when no lb runs.`,
 
 func readyCommand(w world) *cobra.Command {
 	var to target
+	wait, now := admin.DefaultWait, false
 	c := &cobra.Command{
 		Use:   "ready POOL BACKEND",
-		Short: "Take a backend into use again",
-		Long: `Takes back what "lb drain" did. The backend gets requests again as soon as its health checks pass, a tenth of its
-share at first.
+		Short: "Take a backend into use again, and wait until it gets requests",
+		Long: `Takes back what "lb drain" did. The process behind the backend may be another by now, so what was known about it
+does not count: its health check has to pass once before it gets requests, a tenth of its share at first. Until
+then it is asked twice a second (health.changing). With --now, or without health checks, it is used at once.
 
-Exit code: 0 when lb was told, 1 when there is no such backend or no lb was found.`,
-		Example: "  lb ready app 127.0.0.1:3000",
+Exit code: 0 when it gets requests, 5 when it did not by the end of the wait, 7 when there is no such backend, 4 when
+no lb runs.`,
+		Example: "  lb ready app 127.0.0.1:3000\n  lb ready app blue-1 --wait 2m",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			var o admin.Order
-			if err := to.order("/ready", admin.Order{Pool: args[0], Backend: args[1]}, &o); err != nil {
+			if wait < 0 || wait > admin.MaxWait {
+				return misused("--wait %v: it is 0s to 24h", wait)
+			}
+			var r admin.Readied
+			if err := to.order("/ready", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String(), Now: now}, &r); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(w.stdout, "%s %s: in use\n", o.Pool, o.Backend)
-			return err
+			name := r.Pool + " " + r.Backend
+			if r.Ready {
+				_, err := fmt.Fprintf(w.stdout, "%s: in use after %v\n", name, r.Took.Round(time.Millisecond))
+				return err
+			}
+			why := ""
+			if r.Why != "" {
+				why = ": " + r.Why
+			}
+			fmt.Fprintf(w.stdout, "%s: gets no requests after %v, it is %s%s\n", name, r.Took.Round(time.Millisecond), r.State, why)
+			return &exit{code: exitLeft}
 		},
 	}
+	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")
+	c.Flags().BoolVar(&now, "now", false, "use it at once, by what its checks saw last")
 	to.flags(c)
 	return c
 }

@@ -70,7 +70,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the request that was under way: %v", err)
 	}
 	expect([]string{"drain", "app", at, "--socket", socket}, 0, `app one: drained after \d+m?s`+"\n", alone)
-	expect([]string{"ready", "app", "one", "--socket", socket}, 0, "app one: in use\n", "")
+	expect([]string{"ready", "app", "one", "--socket", socket}, 0, `app one: in use after \d+m?s`+"\n", "")
 	res, err := http.Get("http://" + web)
 	if err != nil || res.StatusCode != 200 {
 		t.Errorf("%v %v", res, err)

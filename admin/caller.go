@@ -1,0 +1,34 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/user"
+	"strconv"
+)
+
+type callerKey struct{}
+
+// By says who asks by ctx, the context of a request that came over a unix socket: "uid 1000 (ubuntu)", as the kernel
+// knows. It is "" where the kernel does not tell.
+func By(ctx context.Context) string {
+	uid, ok := ctx.Value(callerKey{}).(int)
+	if !ok {
+		return ""
+	}
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return fmt.Sprintf("uid %d (%s)", uid, u.Username)
+	}
+	return fmt.Sprintf("uid %d", uid)
+}
+
+// withCaller notes who is at the other end of c.
+func withCaller(ctx context.Context, c net.Conn) context.Context {
+	if u, ok := c.(*net.UnixConn); ok {
+		if uid, ok := peerOf(u); ok {
+			return context.WithValue(ctx, callerKey{}, uid)
+		}
+	}
+	return ctx
+}
