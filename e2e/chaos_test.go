@@ -24,6 +24,7 @@ import (
 type span struct {
 	from, to time.Time
 	killed   bool
+	ended    time.Time // when it was gone, after it had been told to stop
 }
 
 // instance is one of the four: an app, and the record of what befell it.
@@ -370,12 +371,17 @@ func (n *instance) stopIt() {
 	n.signal(syscall.SIGTERM)
 	n.hears("leaving")
 	d.to = time.Now()
-	n.mu.Lock()
-	n.deaths = append(n.deaths, d)
-	n.mu.Unlock()
+	late := false
 	select {
 	case <-n.done:
 	case <-time.After(20 * time.Second):
+		late = true
+	}
+	d.ended = time.Now()
+	n.mu.Lock()
+	n.deaths = append(n.deaths, d)
+	n.mu.Unlock()
+	if late {
 		n.killIt()
 	}
 }
@@ -555,7 +561,9 @@ func (c *chaos) judge(load *mixed, m metrics) {
 		case st == nil:
 		case k.code == 1012 && within(st.drains, k.begin, k.end, gone):
 			how = "1012, its instance was drained"
-		case k.code == 1001 && within(st.deaths, k.begin, k.end, func(d span) bool { return !d.killed }):
+		case k.code == 1001 && slices.ContainsFunc(st.deaths, func(d span) bool {
+			return !d.killed && !d.from.After(k.end) && !d.ended.Before(k.begin)
+		}):
 			how = "1001, by its instance that was told to stop"
 		case within(st.deaths, k.begin, k.end, killed):
 			how = fmt.Sprintf("%d, its instance was killed", k.code)

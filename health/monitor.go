@@ -1,6 +1,7 @@
 package health
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ type Options struct {
 	Log     *slog.Logger   // nil: nothing is logged
 	OnEvent func(Event)    // told of each event, in order, from one goroutine; nil: nobody
 	Probe   Probe          // in place of what Check says
+	Knock   Probe          // in place of making a connection, to see whether anybody listens
 	Chance  func() float64 // a number in [0, 1), for what is spread by chance
 }
 
@@ -24,6 +26,8 @@ type Monitor struct {
 	pool *upstream.Pool
 	opt  Options
 
+	ctx     context.Context // ends with the Monitor
+	end     context.CancelFunc
 	hungry  atomic.Bool // watches were told that requests wait for somebody to be ready
 	running sync.WaitGroup
 
@@ -47,7 +51,11 @@ func New(p *upstream.Pool, c Check, pas Passive, opt Options) *Monitor {
 	if opt.Chance == nil {
 		opt.Chance = rand.Float64
 	}
+	if opt.Knock == nil {
+		opt.Knock = knock
+	}
 	m := &Monitor{pool: p, opt: opt, watches: map[*upstream.Live]*watch{}}
+	m.ctx, m.end = context.WithCancel(context.Background())
 	m.events.more = make(chan struct{}, 1)
 	m.events.ended = make(chan struct{})
 	go m.tell()
@@ -122,6 +130,7 @@ func (m *Monitor) Close() {
 	for _, w := range all {
 		w.stop()
 	}
+	m.end()
 	m.running.Wait()
 	close(m.events.more)
 	<-m.events.ended
@@ -175,6 +184,21 @@ func (m *Monitor) Fault(b *upstream.Backend, o upstream.Outcome) {
 		w.eject(ejection{connect: o.Fault == upstream.FaultConnect || o.Fault == upstream.FaultRefused},
 			fmt.Sprintf("%d of %d requests failed within %v, the last by fault %q", faults, requests, m.passive.Window, o.Fault))
 	}
+}
+
+// HungUp implements upstream.Watcher. A process that goes away stops to listen and closes what connections it thinks
+// idle at the same moment; those that it thinks busy stay, and what is sent on them later is served by a process that
+// ends, or by nobody. So it is asked at once whether it listens. That it does not is proof on this machine only.
+func (m *Monitor) HungUp(l *upstream.Live) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watches[l]
+	if w == nil || w.out != nil || w.knocking || m.passive.Off || !w.b.Addr.Local() {
+		return
+	}
+	w.knocking = true
+	wait := knockPause - time.Since(w.knocked)
+	m.running.Go(func() { w.knock(wait) })
 }
 
 // ended is the number of requests that ended on b and say something about it.

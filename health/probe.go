@@ -45,6 +45,11 @@ func (c *Check) dialed(a upstream.Addr) (network, address string) {
 	return "tcp", ap.String()
 }
 
+// knock makes a connection and closes it.
+func knock(ctx context.Context, a upstream.Addr) error {
+	return (&Check{}).tcp(ctx, a)
+}
+
 func (c *Check) tcp(ctx context.Context, a upstream.Addr) error {
 	network, address := c.dialed(a)
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)

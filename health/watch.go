@@ -25,14 +25,16 @@ type watch struct {
 	asked bool      // the backend asked to be drained
 
 	// Guarded by Monitor.mu.
-	faults window
-	out    *ejection // nil: it is not ejected
-	why    string    // it is
-	times  int       // ejections, without those forgotten until back
-	back   time.Time // when the last ejection ended
-	urgent bool      // to be asked at once
-	eager  time.Time // up to when one that is not up is asked often
-	last   Status
+	faults   window
+	out      *ejection // nil: it is not ejected
+	why      string    // it is
+	times    int       // ejections, without those forgotten until back
+	back     time.Time // when the last ejection ended
+	urgent   bool      // to be asked at once
+	eager    time.Time // up to when one that is not up is asked often
+	knocking bool      // somebody looks whether it listens, or will
+	knocked  time.Time // when somebody did
+	last     Status
 }
 
 // start begins to ask, after a goroutine that was stopped has ended.
@@ -243,6 +245,31 @@ func (w *watch) heed(err error) {
 		return
 	}
 	w.m.changed()
+}
+
+// knockPause is between two looks at whether a backend listens: one that closes all its connections after a short while
+// would otherwise be connected to for each.
+const knockPause = 100 * time.Millisecond
+
+// knock sees, after a pause, whether the backend listens, and ejects it if it does not.
+func (w *watch) knock(pause time.Duration) {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-w.m.ctx.Done():
+		return
+	}
+	w.m.mu.Lock()
+	w.knocking, w.knocked = false, time.Now() // what it closes from now on may be a reason to look again
+	timeout := w.m.check.Timeout
+	w.m.mu.Unlock()
+	err := w.m.opt.Knock.run(w.m.ctx, w.b.Addr, timeout)
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	if upstream.ConnectFault(err) == upstream.FaultRefused && w.m.watches[w.b.Live] == w && w.b.Life().Probed != upstream.Down && !w.m.passive.Off {
+		w.dead()
+	}
 }
 
 // dead ejects the backend because it refused a connection. The caller holds Monitor.mu.

@@ -54,6 +54,7 @@ func (w *worker) takeIdle(b *upstream.Backend) *backendConn {
 		bc.conn.Await(nil)
 		if !bc.quiet() {
 			bc.close()
+			b.HungUp()
 			continue
 		}
 		return bc
@@ -110,6 +111,9 @@ func (bc *backendConn) Ready(_ *loop.Conn, timeout bool) {
 		}
 	}
 	bc.close()
+	if !timeout {
+		bc.live.HungUp()
+	}
 }
 
 func (bc *backendConn) close() {

@@ -254,6 +254,9 @@ func (x *exchange) settle(fault upstream.Fault) {
 // answered.
 func (x *exchange) attempt(b *upstream.Backend) failure {
 	f := x.try(b, false)
+	if f.stale {
+		b.HungUp()
+	}
 	if f.stale && x.repeatable() {
 		// The backend closed a connection that had served before just as the request went out. It is well
 		// enough to have done so in order, so the same one is asked on a new connection.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -438,4 +439,51 @@ func TestRefusalClosesTheIdle(t *testing.T) {
 	q.status(502)
 	b.closed()
 	l.idle(0)
+}
+
+// hangUps counts what a pool's watcher is told.
+type hangUps struct{ n atomic.Int64 }
+
+func (h *hangUps) Fault(*upstream.Backend, upstream.Outcome) {}
+func (h *hangUps) Waiting()                                  {}
+func (h *hangUps) HungUp(*upstream.Live)                     { h.n.Add(1) }
+
+// That a backend closes a kept connection is told, not that lb does; nor that one does which is asked not to keep it.
+func TestHungUp(t *testing.T) {
+	lab := func(idle time.Duration) (l *lab, h *hangUps, c *peer, serve func(...string) *peer) {
+		o := newOrigin(t, nil)
+		l = newLab(t, []string{o.addr}, single, func(p *plan) { p.pool.IdleTimeout = idle })
+		h = new(hangUps)
+		l.pool.SetWatcher(h)
+		c = l.client()
+		return l, h, c, func(header ...string) *peer {
+			c.send(get("/", "Connection: keep-alive"))
+			b := o.accept()
+			b.head()
+			b.send(ok("", header...))
+			c.status(200)
+			return b
+		}
+	}
+	l, h, _, serve := lab(50 * time.Millisecond)
+	serve("Connection: close").close()
+	serve().closed() // by the idle timeout
+	l.idle(0)
+	if n := h.n.Load(); n != 0 {
+		t.Errorf("told %d times without a reason", n)
+	}
+	l, h, c, serve := lab(time.Minute)
+	for i, end := range []func(*peer){(*peer).close, (*peer).reset} {
+		end(serve())
+		eventually(t, "the pool is told", func() bool { return h.n.Load() == int64(i+1) })
+		l.idle(0)
+	}
+	b := serve() // and when it happens as a request goes out
+	c.send(request("POST", "/", "body", "Connection: keep-alive"))
+	b.head()
+	b.close()
+	c.status(502)
+	if n := h.n.Load(); n != 3 {
+		t.Errorf("told %d times, want 3", n)
+	}
 }

@@ -21,10 +21,12 @@ func (x *exchange) mayRetry(f *failure) bool {
 		if !x.repeatable() {
 			return false
 		}
+		x.shared()
 	case ResponseTimeout: // see giveUp
 		if !f.again {
 			return false
 		}
+		x.shared()
 		x.retry--
 		return true
 	case BackendUnready: // see unready
@@ -59,8 +61,26 @@ func (x *exchange) unready() bool {
 	return goes && x.route.Pool.AllowRetry(now)
 }
 
-// giveUp reports whether a backend that was silent for TryTimeout is left for another: one that has room, for a request
-// that may be repeated. Without those it is waited for like any: it may be at work on the answer.
+// shared reports whether all backends have been tried and one of them may be a port that several processes share: that
+// is when no connection is used twice, and it is what Node's cluster and PM2 make. A new connection may reach another
+// worker, so the request is made free to go to the same backends again.
+func (x *exchange) shared() bool {
+	if x.snap.Settings.Reuse {
+		return false
+	}
+	ready := x.route.Pool.Snapshot().Ready
+	for _, b := range ready {
+		if !x.sel.Has(b.Live) {
+			return false
+		}
+	}
+	x.sel.Forget()
+	return len(ready) > 0
+}
+
+// giveUp reports whether a backend that was silent for TryTimeout is left for another: one that has room, or another
+// worker behind the same port, for a request that may be repeated. Without those it is waited for like any: it may be at
+// work on the answer.
 func (x *exchange) giveUp() bool {
 	if x.answered || x.first != 0 || x.retry == 0 || !x.repeatable() {
 		return false
@@ -70,5 +90,5 @@ func (x *exchange) giveUp() bool {
 			return x.route.Pool.AllowRetry(x.w.loop.Now())
 		}
 	}
-	return false
+	return x.shared() && x.route.Pool.AllowRetry(x.w.loop.Now())
 }

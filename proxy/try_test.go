@@ -154,3 +154,126 @@ func TestTryTimeoutOfAll(t *testing.T) {
 	}
 	l.answered(ResponseTimeout, 1)
 }
+
+// Where no connection is used twice, a backend may be a port that several workers share: a request that may be sent
+// again goes to the same backend on a new connection when its worker is silent or has gone, and there is nobody else.
+func TestSharedPort(t *testing.T) {
+	shared := func(p *plan) { p.pool.Reuse = false }
+	alone := func(t *testing.T, options ...option) (*origin, *lab, *peer) {
+		o := newOrigin(t, nil)
+		l := newLab(t, []string{o.addr}, append([]option{hasty}, options...)...)
+		return o, l, l.client()
+	}
+	none := func(t *testing.T, o *origin) {
+		t.Helper()
+		time.Sleep(5 * tryTimeout) // in which nothing is to happen
+		if len(o.conns) > 0 {
+			t.Fatal("the backend was asked once more")
+		}
+	}
+	t.Run("silent", func(t *testing.T) {
+		o, l, p := alone(t, shared)
+		for range 2 {
+			p.send(request("PUT", "/", "some body"))
+			o.accept().head() // and nothing ever comes
+			o.accept().head()
+			b := o.accept()
+			b.head()
+			b.expect("some body")
+			none(t, o) // the last may take its time
+			b.send(ok("well"))
+			if got := p.status(200); got != "well" {
+				t.Fatalf("%q", got)
+			}
+		}
+		if n := l.faults(0, upstream.FaultTimeout); n != 4 {
+			t.Errorf("%d timeouts counted, want 4", n)
+		}
+		if n := l.sum(0, func(s *upstream.Stats) uint64 { return s.Retries.Load() }); n != 4 {
+			t.Errorf("%d retries counted, want 4", n)
+		}
+	})
+	t.Run("gone", func(t *testing.T) {
+		for _, end := range []func(*peer){(*peer).close, (*peer).reset} {
+			o, _, p := alone(t, shared)
+			p.send(get("/"))
+			for range 2 {
+				b := o.accept()
+				b.head()
+				end(b)
+			}
+			b := o.accept()
+			b.head()
+			b.send(ok("well"))
+			p.status(200)
+		}
+	})
+	t.Run("gone each time", func(t *testing.T) {
+		o, _, p := alone(t, shared)
+		p.send(get("/"))
+		for range 3 {
+			b := o.accept()
+			b.head()
+			b.close()
+		}
+		p.status(502)
+		none(t, o)
+	})
+	t.Run("POST", func(t *testing.T) {
+		o, _, p := alone(t, shared)
+		p.send(request("POST", "/", "body"))
+		b := o.accept()
+		b.head()
+		none(t, o)
+		b.close()
+		p.status(502)
+		none(t, o)
+	})
+	t.Run("connections are kept", func(t *testing.T) {
+		o, _, p := alone(t)
+		p.send(get("/"))
+		b := o.accept()
+		b.head()
+		none(t, o)
+		b.send(ok("late"))
+		p.status(200)
+	})
+	t.Run("no budget", func(t *testing.T) {
+		o, _, p := alone(t, shared, func(p *plan) { p.pool.RetryShare = -1e9 })
+		p.send(get("/"))
+		b := o.accept()
+		b.head()
+		none(t, o)
+		b.send(ok("late"))
+		p.status(200)
+	})
+	t.Run("two ports", func(t *testing.T) { // the other one first
+		a, b := newOrigin(t, nil), newOrigin(t, nil)
+		l := newLab(t, []string{a.addr, b.addr}, hasty, shared)
+		p := l.client()
+		p.send(get("/"))
+		count := map[*origin]int{}
+		for range 3 {
+			select {
+			case c := <-a.conns:
+				c.head()
+				count[a]++
+				if len(count) == 2 && count[a]+count[b] == 3 {
+					c.send(ok("well"))
+				}
+			case c := <-b.conns:
+				c.head()
+				count[b]++
+				if len(count) == 2 && count[a]+count[b] == 3 {
+					c.send(ok("well"))
+				}
+			case <-time.After(patience):
+				t.Fatal("nobody is asked")
+			}
+			if n := count[a] + count[b]; n == 2 && (count[a] != 1 || count[b] != 1) {
+				t.Fatalf("the first two attempts went to one of them")
+			}
+		}
+		p.status(200)
+	})
+}

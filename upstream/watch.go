@@ -6,6 +6,8 @@ type Watcher interface {
 	Fault(b *Backend, o Outcome)
 	// Waiting is called when a request begins to wait while nobody is ready.
 	Waiting()
+	// HungUp is called when a backend closed a connection that lb kept for the next request.
+	HungUp(l *Live)
 }
 
 // SetWatcher makes w the pool's watcher; nil: nobody's.
@@ -15,6 +17,13 @@ func (p *Pool) SetWatcher(w Watcher) {
 		return
 	}
 	p.watcher.Store(&w)
+}
+
+// HungUp tells the watcher that the backend closed a connection that was kept for the next request.
+func (l *Live) HungUp() {
+	if w := l.pool.watcher.Load(); w != nil {
+		(*w).HungUp(l)
+	}
 }
 
 // blame tells the watcher.

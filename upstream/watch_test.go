@@ -12,6 +12,7 @@ type recorder []string
 
 func (r *recorder) Fault(b *Backend, o Outcome) { *r = append(*r, b.Name+" "+o.Fault.String()) }
 func (r *recorder) Waiting()                    { *r = append(*r, "waiting") }
+func (r *recorder) HungUp(*Live)                { *r = append(*r, "hung up") }
 
 func TestWatcher(t *testing.T) {
 	p := newPool("a")
@@ -26,12 +27,14 @@ func TestWatcher(t *testing.T) {
 	c := newCrowd(t, p)
 	p.SetDead(backend(t, p, "a"), time.Unix(1, 0))
 	c.expect("1", "waits")
-	want := recorder{"a connect", "a refused", "a timeout", "a reset", "a malformed", "a status", "waiting"}
+	backend(t, p, "a").HungUp()
+	want := recorder{"a connect", "a refused", "a timeout", "a reset", "a malformed", "a status", "waiting", "hung up"}
 	if d := cmp.Diff(want, *r); d != "" {
 		t.Error(d)
 	}
 	p.SetWatcher(nil)
 	c.expect("2", "waits")
+	backend(t, p, "a").HungUp()
 	if len(*r) != len(want) {
 		t.Errorf("told after it was taken away: %v", *r)
 	}
