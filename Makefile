@@ -9,10 +9,10 @@ TOOL      = go tool -modfile=tools/go.mod
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build run test e2e chaos soak fuzz bench lint clean
+.PHONY: help build run test e2e chaos soak fuzz bench lint package packagetest release clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 13
 
 build: ## one static binary, bin/lb
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lb ./cmd/lb
@@ -57,5 +57,17 @@ lint: ## gofmt, go vet for Linux and macOS, staticcheck, govulncheck
 	@echo "$(TOOL) govulncheck ./..."; out="$$($(TOOL) govulncheck ./... 2>&1)"; code=$$?; echo "$$out"; \
 	case $$code in 0|3) exit $$code;; esac; echo "govulncheck could not look; going on without it"
 
+package: ## .deb and .rpm for amd64 and arm64, to dist/, and tests of what is in them
+	rm -f dist/*.deb dist/*.rpm
+	VERSION=$(VERSION) deploy/package/build.sh
+	VERSION=$(VERSION) LB_PACKAGES=$(CURDIR)/dist go test -count=1 ./deploy/package
+
+packagetest: ## install, upgrade, remove and purge the .deb under a real systemd, booted in a directory; as root, on Debian
+	deploy/package/test.sh
+
+release: ## tarballs for Linux and macOS, to dist/, and SHA256SUMS of all that is there
+	rm -f dist/*.tar.gz
+	VERSION=$(VERSION) deploy/package/release.sh
+
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
