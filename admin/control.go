@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"time"
 )
@@ -15,6 +14,12 @@ type Actions struct {
 	Drain func(ctx context.Context, pool, backend string) (Drained, error)
 	// Ready takes it into use again, once its check passes unless now is set, and waits for that until ctx ends.
 	Ready func(ctx context.Context, pool, backend string, now bool) (Readied, error)
+	// Weight changes the weight of a backend until the file says another.
+	Weight func(ctx context.Context, o Weighing) (Weighed, error)
+	// Add adds a backend to a pool, and waits until it gets requests or ctx ends.
+	Add func(ctx context.Context, o Joining) (Readied, error)
+	// Remove takes a backend out of its pool, and waits until it has done what it had, or ctx ends.
+	Remove func(ctx context.Context, o Leaving) (Drained, error)
 }
 
 // Drained is what came of draining a backend.
@@ -42,7 +47,22 @@ type Readied struct {
 var (
 	ErrUnknown   = errors.New("not known")            // there is no such pool or backend
 	ErrTakenBack = errors.New("taken back meanwhile") // a drain was ended by Ready
+	ErrWrong     = errors.New("wrong")                // the order makes no sense, see Wrong
+	ErrRefused   = errors.New("refused")              // the order makes sense, but not now, see Refused
 )
+
+// Wrong is an ErrWrong with the text of err alone.
+func Wrong(err error) error { return kind{err, ErrWrong} }
+
+// Refused is an ErrRefused with the text of err alone.
+func Refused(err error) error { return kind{err, ErrRefused} }
+
+type kind struct {
+	error
+	is error
+}
+
+func (k kind) Unwrap() []error { return []error{k.error, k.is} }
 
 // MaxWait is how long a request to drain may wait at most.
 const MaxWait = 24 * time.Hour
@@ -66,6 +86,9 @@ type Fault struct {
 // Control serves what Handler does, and takes orders as JSON.
 //
 //	POST /drain   Order: answers with Drained once the backend is empty or the wait is over
+//	POST /weight  Weighing: answers with Weighed
+//	POST /add     Joining: answers with Readied, as /ready does
+//	POST /remove  Leaving: answers with Drained, as /drain does
 //	POST /ready   Order: takes a backend into use again; answers with Readied once it gets requests or the wait is over
 func Control(s Sources, a Actions) http.Handler {
 	mux := http.NewServeMux()
@@ -104,6 +127,7 @@ func Control(s Sources, a Actions) http.Handler {
 		}
 		answer(w, http.StatusOK, d)
 	})
+	controlRuntime(mux, a)
 	return mux
 }
 
@@ -127,15 +151,8 @@ func patience(w http.ResponseWriter, r *http.Request, said string, otherwise tim
 }
 
 func readOrder(w http.ResponseWriter, r *http.Request) (o Order, ok bool) {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-	d.DisallowUnknownFields()
-	err := d.Decode(&o)
-	if err == nil && d.Decode(new(any)) != io.EOF {
-		err = errors.New("there is more after the object")
-	}
 	switch {
-	case err != nil:
-		answer(w, http.StatusBadRequest, Fault{`wants a JSON object such as {"pool": "app", "backend": "127.0.0.1:3000"}: ` + err.Error()})
+	case !readBody(w, r, &o, `{"pool": "app", "backend": "127.0.0.1:3000"}`):
 	case o.Pool == "" || o.Backend == "":
 		answer(w, http.StatusBadRequest, Fault{"wants the names of a pool and of a backend"})
 	default:
@@ -149,7 +166,9 @@ func refuse(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrUnknown):
 		status = http.StatusNotFound
-	case errors.Is(err, ErrTakenBack):
+	case errors.Is(err, ErrWrong):
+		status = http.StatusBadRequest
+	case errors.Is(err, ErrTakenBack), errors.Is(err, ErrRefused):
 		status = http.StatusConflict
 	}
 	answer(w, status, Fault{err.Error()})

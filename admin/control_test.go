@@ -46,6 +46,23 @@ func TestControl(t *testing.T) {
 			}
 			return Readied{Pool: pool, Backend: backend, Ready: now, State: Unchecked, Why: "asked"}, nil
 		},
+		Weight: func(_ context.Context, o Weighing) (Weighed, error) {
+			if o.Weight == "" {
+				return Weighed{}, Wrong(errors.New("no weight"))
+			}
+			return Weighed{Pool: o.Pool, Weight: .5}, nil
+		},
+		Add: func(ctx context.Context, o Joining) (Readied, error) {
+			at, _ := ctx.Deadline()
+			wait = time.Until(at)
+			if o.Address == "there" {
+				return Readied{}, Refused(errors.New("is there already"))
+			}
+			return Readied{Backend: o.Address, Ready: *o.Weight == 2}, nil
+		},
+		Remove: func(_ context.Context, o Leaving) (Drained, error) {
+			return Drained{Backend: o.Backend, Empty: o.Force}, nil
+		},
 	})
 	for _, c := range []struct {
 		path, body string
@@ -72,6 +89,15 @@ func TestControl(t *testing.T) {
 		{"/ready", `{"pool": "app", "backend": "gone"}`, 404, "not known"},
 		{"/ready", `{"pool": "app", "backend": "broken"}`, 500, "broken"},
 		{"/ready", `[]`, 400, "wants a JSON object"},
+		{"/weight", `{"pool": "app", "backend": "a", "weight": "50%"}`, 200, `"weight": 0.5`},
+		{"/weight", `{"pool": "app", "backend": "a"}`, 400, "no weight"},
+		{"/weight", `{"pool": "app", "backend": "a", "weight": 3}`, 400, "wants a JSON object"},
+		{"/add", `{"pool": "app", "address": "a", "weight": 2, "wait": "0s"}`, 200, `"ready": true`},
+		{"/add", `{"pool": "app", "address": "there"}`, 409, "is there already"},
+		{"/add", `{"pool": "app", "address": "a", "wait": "25h"}`, 400, "wait is a duration"},
+		{"/add", `{"pool": "app", "addres": "a"}`, 400, "unknown field"},
+		{"/remove", `{"pool": "app", "backend": "a", "force": true}`, 200, `"empty": true`},
+		{"/remove", `{"pool": "app", "backend": "a", "wait": "x"}`, 400, "wait is a duration"},
 	} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("POST", c.path, strings.NewReader(c.body)))
@@ -82,7 +108,7 @@ func TestControl(t *testing.T) {
 			t.Errorf("waited for %v", wait)
 		}
 	}
-	for _, path := range []string{"/drain", "/ready", "/-/healthy"} {
+	for _, path := range []string{"/drain", "/ready", "/weight", "/add", "/remove", "/-/healthy"} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if want := map[bool]int{true: 200, false: 404}[path == "/-/healthy"]; w.Code != want {

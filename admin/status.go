@@ -11,10 +11,21 @@ import (
 type Status struct {
 	Version   string     `json:"version"`
 	State     string     `json:"state"` // starting, running, stopping
+	PID       int        `json:"pid"`
+	File      string     `json:"file"`             // the configuration
+	Reload    *Reloaded  `json:"reload,omitempty"` // the last one; none yet
 	Started   time.Time  `json:"started"`
 	Uptime    int64      `json:"uptime_seconds"`
 	Listeners []Listener `json:"listeners"`
 	Pools     []Pool     `json:"pools"`
+}
+
+// Reloaded is what came of reading the configuration again.
+type Reloaded struct {
+	Time  time.Time `json:"time"`
+	OK    bool      `json:"ok"`              // what the file said then is in force
+	Error string    `json:"error,omitempty"` // why it is not, a line for each fault
+	By    string    `json:"by,omitempty"`    // who asked for it over the socket
 }
 
 // Listener is an address that clients connect to.
@@ -38,6 +49,15 @@ type Pool struct {
 	Limited  bool      `json:"limited"` // requests wait in lb while every ready backend has its Limit in work
 	Summary  string    `json:"summary"` // what goes on, in words: "8 in work, 3 waiting in lb"
 	Backends []Backend `json:"backends"`
+	Removed  []Removed `json:"removed,omitempty"` // what the file has, and lb remove took out
+}
+
+// Removed is a backend of the configuration that was taken out while lb runs.
+type Removed struct {
+	Name    string    `json:"name"`
+	Address string    `json:"address"`
+	Time    time.Time `json:"time"`
+	By      string    `json:"by,omitempty"`
 }
 
 // Queue is requests that wait for a backend. Counts are since lb began.
@@ -65,13 +85,14 @@ type Backend struct {
 	Since   time.Time `json:"since"` // it is in that state
 	Health
 	Recent  Recent  `json:"recent"`
-	Share   float64 `json:"share"`   // of the pool's requests in the last ten seconds, 0 to 1
-	Summary string  `json:"summary"` // what it does, in words: "2 of 2 in work, 3 waiting in lb"
+	Share   float64 `json:"share"`             // of the pool's requests in the last ten seconds, 0 to 1
+	Differs string  `json:"differs,omitempty"` // from the file, by a change while lb runs, in words
+	Summary string  `json:"summary"`           // what it does, in words: "2 of 2 in work, 3 waiting in lb"
 
-	Weight   int   `json:"weight"`
-	Inflight int64 `json:"inflight"` // requests, parked ones included
-	Parked   int64 `json:"parked"`   // those of them that only wait, such as long polls
-	Tunnels  int64 `json:"tunnels"`
+	Weight   float64 `json:"weight"`
+	Inflight int64   `json:"inflight"` // requests, parked ones included
+	Parked   int64   `json:"parked"`   // those of them that only wait, such as long polls
+	Tunnels  int64   `json:"tunnels"`
 
 	Limit  int64   `json:"limit"`  // requests in work from which on others wait in lb, learned or max_inflight; 0: none
 	Slow   float64 `json:"slow"`   // how long it takes against the mean of its pool, 1 being as long; 0: the strategy does not measure
@@ -169,7 +190,7 @@ func PoolStatus(p *upstream.Pool, strategy string) Pool {
 func backendStatus(b *upstream.Backend, o upstream.Opinion, waiting int64) Backend {
 	load := b.Load()
 	out := Backend{
-		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Since: b.Since().UTC().Truncate(time.Millisecond), Weight: b.Weight,
+		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Since: b.Since().UTC().Truncate(time.Millisecond), Weight: b.Weighs(),
 		Inflight: load.Active() + load.Parked(), Parked: load.Parked(), Tunnels: load.Tunnels(),
 		Limit: o.Limit, Slow: thousandths(o.Slow), Excess: thousandths(o.Excess),
 	}

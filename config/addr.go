@@ -258,3 +258,18 @@ func overlap(a, b string) bool {
 	ah, bh := a[:i], b[:j]
 	return ah == bh || every(ah) || every(bh) || local(ah) && local(bh) || all4(ah, bh) || all4(bh, ah)
 }
+
+// ParseBackend reads the address of one backend as a file may have it, a port alone included, and gives its full form.
+func ParseBackend(address string) (string, error) {
+	s, err := parseBackend(address)
+	if err != nil {
+		return "", err
+	}
+	if s.hi > s.lo {
+		return "", fmt.Errorf("%s is %d backends: add one at a time", quote(address), s.hi-s.lo+1)
+	}
+	return s.address(s.lo), nil
+}
+
+// CheckBackendName says why a file could not give a backend that name.
+func CheckBackendName(name string) error { return checkBackendName(name) }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -91,4 +92,21 @@ func didYouMean(word string, known []string, all string) string {
 		return ", did you mean \"" + s + "\"?"
 	}
 	return all
+}
+
+// DidYouMean is the end of a message about a word that is not among known: a guess, and what there is.
+func DidYouMean(word string, known []string) string {
+	all := known
+	more := ""
+	if n := len(known); n > 10 {
+		all, more = known[:9], fmt.Sprintf(" and %d more", n-9)
+	}
+	there := "; there is " + strings.Join(all, ", ") + more
+	if len(known) == 0 {
+		there = "; there is none"
+	}
+	if s := suggest(word, known); s != "" {
+		return fmt.Sprintf(", did you mean %q?", s)
+	}
+	return there
 }

@@ -108,7 +108,7 @@ var backendFamilies = []family[*backendSum]{
 	counter("lb_backend_fail_open_picks_total", "Attempts sent to the backend although it was ejected, because nobody was ready.", ofBackend,
 		func(t *backendSum) float64 { return float64(t.failOpen) }),
 	gauge("lb_backend_weight", "Weight of the backend against the others of its pool.", ofBackend,
-		func(t *backendSum) float64 { return float64(t.Weight) }),
+		func(t *backendSum) float64 { return t.Weighs() }),
 	gauge("lb_backend_limit_requests", "Requests in work from which on others wait in lb, learned by the strategy or max_inflight; 0: none.", ofBackend,
 		func(t *backendSum) float64 { return float64(t.opinion.Limit) }),
 	gauge("lb_backend_slowness", "How long the backend takes against the mean of its pool, 1 being as long; 0: the strategy does not measure.", ofBackend,

@@ -27,7 +27,8 @@ type plan struct {
 type poolPlan struct {
 	name     string
 	strategy string
-	specs    []upstream.Spec
+	specs    []upstream.Spec // as there shall be
+	file     []upstream.Spec // as the file has them
 	settings *upstream.Settings
 	build    upstream.Build
 }
@@ -53,6 +54,7 @@ func newPlan(ctx context.Context, cfg *config.Config, names *resolver) (*plan, e
 		if pool.build, err = strategy.New(c.Strategy); err != nil {
 			faults.add(cfg, c.Pos, "pool."+c.Name+".strategy", err)
 		}
+		pool.file = pool.specs
 		p.pools = append(p.pools, pool)
 	}
 	return p, faults.err()

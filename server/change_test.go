@@ -19,7 +19,7 @@ import (
 func (h *house) reloadWords(text string) admin.Verdict {
 	h.t.Helper()
 	h.rewrite(text)
-	v, err := h.reloadOnce(context.Background())
+	v, err := h.reloadOnce(context.Background(), false)
 	if err != nil {
 		h.t.Fatal(err)
 	}

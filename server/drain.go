@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lb/admin"
+	"lb/config"
 	"lb/upstream"
 )
 
@@ -34,14 +35,8 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 	}
 	begin := time.Now()
 	p.SetWanted(b, upstream.Draining)
-	over := leaveOver
-	if at, ok := ctx.Deadline(); ok {
-		if left := time.Until(at); left > 0 {
-			over = min(over, left/2) // and time for them to go
-		}
-	}
 	s.note(ctx, b, "draining", "told to")
-	s.letGo(b, over)
+	s.letGo(b, overOf(ctx))
 	err = p.Drain(ctx, b)
 	d := admin.Drained{
 		Pool: p.Name, Backend: b.Name, Empty: err == nil, Requests: b.Inflight(), Tunnels: b.Tunnels(),
@@ -74,15 +69,20 @@ func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (
 		p.SetWanted(b, upstream.In)
 		s.note(ctx, b, "taken back", "told to")
 	}
+	return s.awaitReady(ctx, p, b.Name, begin)
+}
+
+// awaitReady waits until a backend gets requests, or ctx ends.
+func (s *Server) awaitReady(ctx context.Context, p *pool, name string, begin time.Time) (admin.Readied, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		st := s.backendStatus(p, b.Name)
+		st := s.backendStatus(p, name)
 		if st == nil {
-			return admin.Readied{}, fmt.Errorf("backend %q of pool %q is %w any more", b.Name, p.Name, admin.ErrUnknown)
+			return admin.Readied{}, fmt.Errorf("backend %q of pool %q is %w any more", name, p.Name, admin.ErrUnknown)
 		}
-		r := admin.Readied{Pool: p.Name, Backend: b.Name, Ready: st.State == admin.Ready, State: st.State, Why: st.Why, Took: time.Since(begin)}
-		if r.Ready || st.State == admin.Draining || ctx.Err() != nil {
+		r := admin.Readied{Pool: p.Name, Backend: name, Ready: st.State == admin.Ready, State: st.State, Why: st.Why, Took: time.Since(begin)}
+		if r.Ready || st.State == admin.Draining || st.State == admin.Resting || ctx.Err() != nil {
 			return r, nil
 		}
 		select {
@@ -99,6 +99,9 @@ func (s *Server) note(ctx context.Context, b *upstream.Backend, what, why string
 	by := admin.By(ctx)
 	s.checks.events.put(admin.Event{Time: time.Now(), Pool: b.Pool().Name, Backend: b.Name, Event: what, Why: why, By: by})
 	attrs := []any{"pool", b.Pool().Name, "backend", b.Name}
+	if why != "" && why != "told to" {
+		attrs = append(attrs, "why", why)
+	}
 	if by != "" {
 		attrs = append(attrs, "by", by)
 	}
@@ -107,13 +110,9 @@ func (s *Server) note(ctx context.Context, b *upstream.Backend, what, why string
 
 // find is the backend of a pool, by its name or its address.
 func (s *Server) find(inPool, backend string) (*pool, *upstream.Backend, error) {
-	p := s.pool(inPool)
-	if p == nil {
-		var names []string
-		for _, p := range *s.pools.Load() {
-			names = append(names, p.Name)
-		}
-		return nil, nil, fmt.Errorf("pool %q is %w; there is %s", inPool, admin.ErrUnknown, some(names))
+	p, err := s.findPool(inPool)
+	if err != nil {
+		return nil, nil, err
 	}
 	var names []string
 	for _, b := range p.Snapshot().All {
@@ -127,7 +126,19 @@ func (s *Server) find(inPool, backend string) (*pool, *upstream.Backend, error) 
 			return p, b, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("backend %q of pool %q is %w; there is %s", backend, inPool, admin.ErrUnknown, some(names))
+	return nil, nil, fmt.Errorf("backend %q of pool %q is %w%s", backend, inPool, admin.ErrUnknown, config.DidYouMean(backend, names))
+}
+
+func (s *Server) findPool(name string) (*pool, error) {
+	p := s.pool(name)
+	if p == nil {
+		var names []string
+		for _, p := range *s.pools.Load() {
+			names = append(names, p.Name)
+		}
+		return nil, fmt.Errorf("pool %q is %w%s", name, admin.ErrUnknown, config.DidYouMean(name, names))
+	}
+	return p, nil
 }
 
 // some names the first few of many.

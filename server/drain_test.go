@@ -131,7 +131,7 @@ func TestDrainIsTakenBack(t *testing.T) {
 func TestDrainOfNobody(t *testing.T) {
 	h := start(t, pools(app(t, "a")))
 	for want, c := range map[string][2]string{
-		`pool "ap" is not known; there is app`:               {"ap", "a"},
+		`pool "ap" is not known, did you mean "app"?`:        {"ap", "a"},
 		`backend "a" of pool "app" is not known; there is 1`: {"app", "a"},
 	} {
 		_, err := h.Drain(t.Context(), c[0], c[1])

@@ -134,6 +134,8 @@ func (s *Server) backend(pool, name string) *upstream.Backend {
 func (s *Server) poolStatus(p *pool) admin.Pool {
 	out := admin.PoolStatus(p.Pool, p.strategy)
 	s.addRecent(&out)
+	s.addDeviations(&out)
+	defer s.addReasons(&out)
 	s.checks.mu.Lock()
 	m := s.checks.of[p.Pool]
 	s.checks.mu.Unlock()
@@ -150,6 +152,26 @@ func (s *Server) poolStatus(p *pool) admin.Pool {
 		}
 	}
 	return out
+}
+
+// addReasons says of each backend that gets no requests why, where health does not know.
+func (s *Server) addReasons(p *admin.Pool) {
+	for i := range p.Backends {
+		b := &p.Backends[i]
+		switch {
+		case b.State == admin.Draining:
+			if e := s.checks.events.last(p.Name, b.Name, "draining"); e != nil {
+				if b.Why = e.Why; e.By != "" {
+					b.Why += " by " + e.By
+				}
+			}
+		case b.Why != "":
+		case b.State == admin.Resting:
+			b.Why = "its weight is 0"
+		case b.State == admin.Unchecked:
+			b.Why = "no check has passed yet"
+		}
+	}
 }
 
 // backendStatus is the backend of that name as the admin interface shows it, nil when there is none.
@@ -216,6 +238,19 @@ func (r *events) put(e admin.Event) {
 	defer r.mu.Unlock()
 	r.ring[r.n%len(r.ring)] = e
 	r.n++
+}
+
+// last is the last event of that kind of a backend, nil when it is too long ago.
+func (r *events) last(pool, backend, what string) *admin.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := r.n - 1; i >= max(0, r.n-len(r.ring)); i-- {
+		if e := &r.ring[i%len(r.ring)]; e.Pool == pool && e.Backend == backend && e.Event == what {
+			c := *e
+			return &c
+		}
+	}
+	return nil
 }
 
 // list gives them, the oldest first.

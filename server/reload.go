@@ -19,19 +19,20 @@ import (
 // returns an error, to nothing of it; the error has a line for each fault. Only the number of loops is that of the
 // start for as long as the process lives: connections belong to one loop, and cannot change it.
 func (s *Server) Reload(ctx context.Context) error {
-	_, err := s.reloadOnce(ctx)
+	_, err := s.reloadOnce(ctx, false)
 	return err
 }
 
-// reloadOnce is Reload with its verdict. One at a time: others wait.
-func (s *Server) reloadOnce(ctx context.Context) (admin.Verdict, error) {
+// reloadOnce is Reload with its verdict. One at a time: others wait. With reset, what was changed while lb runs is as the
+// file says again.
+func (s *Server) reloadOnce(ctx context.Context, reset bool) (admin.Verdict, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	begin := time.Now()
-	v, err := s.change(ctx)
+	v, err := s.change(ctx, reset)
 	took := time.Since(begin)
 	v.File, v.Took, v.Reloaded = s.Config().File, took.Seconds(), err == nil
-	s.reloads.done(time.Now(), err)
+	s.reloads.done(time.Now(), err, admin.By(ctx))
 	if err != nil {
 		v.Faults = strings.Split(err.Error(), "\n")
 		s.log.Error("not reloaded, all goes on as before", "err", err)
@@ -45,12 +46,12 @@ func (s *Server) reloadOnce(ctx context.Context) (admin.Verdict, error) {
 }
 
 // verdict is Reload for those who ask from outside.
-func (s *Server) verdict(ctx context.Context) admin.Verdict {
-	v, _ := s.reloadOnce(ctx) // its faults are the error's
+func (s *Server) verdict(ctx context.Context, reset bool) admin.Verdict {
+	v, _ := s.reloadOnce(ctx, reset) // its faults are the error's
 	return v
 }
 
-func (s *Server) change(ctx context.Context) (v admin.Verdict, err error) {
+func (s *Server) change(ctx context.Context, reset bool) (v admin.Verdict, err error) {
 	if s.opt.Load == nil {
 		return v, errors.New("there is no configuration file to read again")
 	}
@@ -66,14 +67,18 @@ func (s *Server) change(ctx context.Context) (v admin.Verdict, err error) {
 	if err != nil {
 		return v, err
 	}
+	deviations, notes := s.deviatePlan(p, reset)
 	next, err := s.prepare(p)
 	if err != nil {
 		return v, err
 	}
+	next.deviations = deviations
 	v = s.describe(next)
+	v.Notes = append(v.Notes, notes...)
 	if len(v.Changes) == 0 {
 		next.discard()
 		s.cfg.Store(cfg) // for where things stand in it
+		s.deviations.store(deviations)
 		return v, nil
 	}
 	s.turn.Lock()
@@ -112,6 +117,8 @@ type change struct {
 	table  *route.Table
 	places *opening
 	log    *accesslog.Next // nil: as it is
+
+	deviations map[string]map[string]*deviation
 }
 
 // discard lets go of what prepare opened.
@@ -129,7 +136,7 @@ func (s *Server) prepare(p *plan) (*change, error) {
 	c := &change{plan: p}
 	byName := map[string]*upstream.Pool{}
 	for _, pp := range p.pools {
-		np := &pool{strategy: pp.strategy}
+		np := &pool{strategy: pp.strategy, file: pp.file}
 		if old := s.pool(pp.name); old != nil {
 			np.Pool = old.Pool
 		} else {
@@ -177,6 +184,7 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 		left = append(left, c.pools[i].Update(pp.specs, pp.settings, build)...)
 	}
 	s.pools.Store(&c.pools)
+	s.deviations.store(c.deviations)
 	s.proxy.Update(proxySettings(&c.plan.cfg.Server, c.table, s.access))
 	s.cfg.Store(c.plan.cfg)
 	for _, p := range old {
@@ -244,11 +252,17 @@ func (l *leaving) each(f func(*upstream.Backend)) {
 type reloads struct {
 	mu   sync.Mutex
 	last metrics.Reloads // guarded by mu
+
+	told *admin.Reloaded // guarded by mu; what people are told of the last one, nil before the first
 }
 
-func (r *reloads) done(at time.Time, err error) {
+func (r *reloads) done(at time.Time, err error, by string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.told = &admin.Reloaded{Time: at.UTC().Truncate(time.Millisecond), OK: err == nil, By: by}
+	if err != nil {
+		r.told.Error = err.Error()
+	}
 	r.last.OK = err == nil
 	if err != nil {
 		r.last.Failed++
@@ -256,6 +270,12 @@ func (r *reloads) done(at time.Time, err error) {
 	}
 	r.last.Time = at
 	r.last.Succeeded++
+}
+
+func (r *reloads) status() *admin.Reloaded {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.told
 }
 
 func (r *reloads) count() metrics.Reloads {

@@ -76,15 +76,18 @@ type Server struct {
 	reloads reloads
 	cfg     atomic.Pointer[config.Config] // in force
 	leaving leaving
-	checks  checks
-	history *history.Recorder
-	gone    chan struct{} // closed when a stop begins
+
+	deviations deviations // from the configuration
+	checks     checks
+	history    *history.Recorder
+	gone       chan struct{} // closed when a stop begins
 }
 
 // pool is an upstream.Pool with what people want to know of it.
 type pool struct {
 	*upstream.Pool
 	strategy string
+	file     []upstream.Spec // its backends by the configuration; guarded by Server.reload
 }
 
 // What a Server does.
@@ -126,7 +129,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	for _, pp := range p.pools {
 		up := upstream.NewPool(pp.name, s.group.Len(), pp.specs, pp.settings, pp.build)
 		byName[pp.name] = up
-		all = append(all, &pool{up, pp.strategy})
+		all = append(all, &pool{up, pp.strategy, pp.specs})
 	}
 	t, err := table(cfg, byName)
 	if err != nil {
@@ -152,7 +155,9 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 // private is the admin server of unix sockets: whoever may open them may also change what runs.
 func (s *Server) private() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", admin.Control(s.sources(), admin.Actions{Drain: s.Drain, Ready: s.TakeBack}))
+	mux.Handle("/", admin.Control(s.sources(), admin.Actions{
+		Drain: s.Drain, Ready: s.TakeBack, Weight: s.SetWeight, Add: s.Add, Remove: s.Remove,
+	}))
 	mux.Handle("POST /reload", admin.Reload(s.verdict))
 	return mux
 }
@@ -268,7 +273,7 @@ func (s *Server) ReopenLog() error { return s.access.Reopen() }
 func (s *Server) Status() admin.Status {
 	st := admin.Status{
 		Version: s.opt.Version, State: stateNames[s.state.Load()], Started: s.started.UTC().Truncate(time.Millisecond),
-		Uptime:    int64(time.Since(s.started).Seconds()),
+		Uptime: int64(time.Since(s.started).Seconds()), PID: os.Getpid(), File: s.Config().File, Reload: s.reloads.status(),
 		Listeners: []admin.Listener{}, // not null in JSON, even before the first
 	}
 	for _, l := range s.proxy.Listeners() {

@@ -142,8 +142,8 @@ func (d *words) pool(p *poolPlan) {
 		case b.Addr != spec.Addr:
 			d.say("backend %s of pool %s moved from %s to %s", name, p.name, b.Addr, spec.Addr)
 		}
-		if b.Weight != spec.Weight {
-			d.say("backend %s of pool %s has weight %d, had %d", name, p.name, spec.Weight, b.Weight)
+		if was, is := b.Weighs(), spec.Weighs(); was != is {
+			d.say("backend %s of pool %s has weight %.4g, had %.4g", name, p.name, is, was)
 		}
 		if b.MaxInflight != spec.MaxInflight {
 			d.say("backend %s of pool %s may have %s at once, was %s", name, p.name, most(spec.MaxInflight), most(b.MaxInflight))

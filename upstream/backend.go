@@ -16,9 +16,13 @@ import (
 type Spec struct {
 	Name        string // unique in its pool; empty means the address
 	Addr        Addr
-	Weight      int   // its share of requests against the others'; 0: gets nothing new
+	Weight      int   // its share of requests against the others', in parts of Unit; 0: gets nothing new
+	Unit        int   // what a weight of 1 is, the same for all backends of a pool; 0: 1
 	MaxInflight int64 // requests at a time, parked ones included, tunnels not; 0: no limit
 }
+
+// Weighs is the weight as people write it.
+func (s *Spec) Weighs() float64 { return float64(s.Weight) / float64(max(1, s.Unit)) }
 
 // Backend is one instance of a pool as one snapshot has it. What is learned about the instance is in Live.
 type Backend struct {

@@ -407,11 +407,15 @@ func (p *Pool) Drain(ctx context.Context, b *Backend) error {
 	}
 	select {
 	case <-done:
-		if !b.Draining() {
-			return ErrTakenBack
-		}
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		select {
+		case <-done: // both, and that it is empty is the better news
+		default:
+			return ctx.Err()
+		}
 	}
+	if !b.Draining() {
+		return ErrTakenBack
+	}
+	return nil
 }

@@ -29,8 +29,10 @@ var modules = []string{
 	"github.com/prometheus/client_golang",
 	"github.com/prometheus/client_model", // native histograms
 	"github.com/spf13/cobra",
+	"github.com/spf13/pflag", // cobra's, for completing flags
 	"golang.org/x/sync",
 	"golang.org/x/sys",
+	"golang.org/x/term", // lb top: raw mode and the size of the window, on each system
 
 	// In tests only.
 	"github.com/google/go-cmp",

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"lb/admin"
@@ -34,17 +31,7 @@ meanwhile, 7 when there is no such backend, 4 when no lb runs.`,
 			if err := to.order("/drain", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String()}, &d); err != nil {
 				return err
 			}
-			if d.Others == 0 {
-				fmt.Fprintf(w.stderr, "lb: no other backend of pool %s is ready: requests wait, or fail\n", d.Pool)
-			}
-			name := d.Pool + " " + d.Backend
-			if d.Empty {
-				_, err := fmt.Fprintf(w.stdout, "%s: drained after %v\n", name, d.Took.Round(time.Millisecond))
-				return err
-			}
-			fmt.Fprintf(w.stdout, "%s: %d requests and %d tunnels are left after %v; it gets nothing new\n",
-				name, d.Requests, d.Tunnels, d.Took.Round(time.Millisecond))
-			return &exit{code: exitLeft}
+			return printDrained(w, &d, "drained")
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")
@@ -74,17 +61,7 @@ no lb runs.`,
 			if err := to.order("/ready", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String(), Now: now}, &r); err != nil {
 				return err
 			}
-			name := r.Pool + " " + r.Backend
-			if r.Ready {
-				_, err := fmt.Fprintf(w.stdout, "%s: in use after %v\n", name, r.Took.Round(time.Millisecond))
-				return err
-			}
-			why := ""
-			if r.Why != "" {
-				why = ": " + r.Why
-			}
-			fmt.Fprintf(w.stdout, "%s: gets no requests after %v, it is %s%s\n", name, r.Took.Round(time.Millisecond), r.State, why)
-			return &exit{code: exitLeft}
+			return printReadied(w, &r)
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")

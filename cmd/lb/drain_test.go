@@ -79,7 +79,7 @@ func TestDrain(t *testing.T) {
 	}
 
 	expect([]string{"drain", "app", "two", "--socket", socket}, 7, "", `lb: backend "two" of pool "app" is not known; there is one`+"\n")
-	expect([]string{"ready", "ap", "one", "--socket", socket}, 7, "", `lb: pool "ap" is not known; there is app`+"\n")
+	expect([]string{"ready", "ap", "one", "--socket", socket}, 7, "", `lb: pool "ap" is not known, did you mean "app"\?`+"\n")
 	expect([]string{"drain", "app", "one", "--wait", "25h", "--socket", socket}, 64, "", "lb: --wait 25h0m0s: it is 0s to 24h\n")
 	expect([]string{"drain", "app", "one", "--wait", "-1ns", "--socket", socket}, 64, "", "lb: --wait -1ns: it is 0s to 24h\n")
 	expect([]string{"drain", "app"}, 64, "", `lb: accepts 2 arg\(s\), received 1`+"\n")

@@ -14,6 +14,7 @@ import (
 
 func reloadCommand(w world) *cobra.Command {
 	var to target
+	var reset bool
 	c := &cobra.Command{
 		Use:   "reload [FILE]",
 		Short: "Have a running lb change to its configuration, and wait for the verdict",
@@ -22,6 +23,9 @@ mistake as "lb check" does. No request is lost either way; a file with mistakes 
 cannot tell counts, too: an address that is taken, a host name that nobody knows.
 
 Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb/config.toml.
+
+Backends that were changed by "lb weight", "lb add" or "lb remove" stay as they are unless the file says something new
+of them; the verdict names them. With --reset all is as the file says.
 
 SIGHUP does the same, and the verdict is in lb's log.
 
@@ -36,16 +40,21 @@ Exit code: 0 when the file is in force, 1 when it is not, 4 when no lb runs.`,
 			if err != nil {
 				return err
 			}
-			return askReload(w, at)
+			return askReload(w, at, reset)
 		},
 	}
+	c.Flags().BoolVar(&reset, "reset", false, "take back what \"lb weight\", \"lb add\" and \"lb remove\" changed")
 	to.socketFlag(c)
 	return c
 }
 
 // askReload asks the lb at a socket and prints its verdict.
-func askReload(w world, socket string) error {
-	resp, err := overSocket(socket).Post("http://lb/reload", "application/json", http.NoBody)
+func askReload(w world, socket string, reset bool) error {
+	url := "http://lb/reload"
+	if reset {
+		url += "?reset=true"
+	}
+	resp, err := overSocket(socket).Post(url, "application/json", http.NoBody)
 	if err != nil {
 		return unreachable(socket, err)
 	}
