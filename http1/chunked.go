@@ -9,6 +9,7 @@ import "strconv"
 // plain tokens and quoted strings, trailers without the fields that frame, route or control a message.
 type Chunked struct {
 	left     int64 // of this chunk's data; while its size is read, that
+	data     int64 // of all chunks so far
 	excess   int64 // framing bytes beyond what the data excuses
 	trailers int   // trailer bytes
 	lines    int   // trailer lines
@@ -60,6 +61,9 @@ const notInTrailers = 1<<FieldHost | 1<<FieldConnection | 1<<FieldKeepAlive | 1<
 // Reset makes c ready for the next body.
 func (c *Chunked) Reset() { *c = Chunked{} }
 
+// Size is how much data there was so far, without framing and trailers.
+func (c *Chunked) Size() int64 { return c.data }
+
 // Feed takes the next bytes of the connection. The first n of them belong to the body, framing and trailers included; done says that
 // the body ends there. An error is an *Error of Status 400 whoever sent the body, and n then stops before the byte at fault.
 func (c *Chunked) Feed(b []byte) (n int, done bool, err error) {
@@ -68,9 +72,11 @@ func (c *Chunked) Feed(b []byte) (n int, done bool, err error) {
 			k := int64(len(b) - n)
 			if k < c.left {
 				c.left -= k
+				c.data += k
 				return len(b), false, nil
 			}
 			n += int(c.left)
+			c.data += c.left
 			c.state = chunkDataCR
 			continue
 		}
@@ -91,6 +97,7 @@ func (c *Chunked) Next(b []byte) (data []byte, n int, done bool, err error) {
 	for n < len(b) {
 		if c.state == chunkData {
 			k := int(min(int64(len(b)-n), c.left))
+			c.data += int64(k)
 			if c.left -= int64(k); c.left == 0 {
 				c.state = chunkDataCR
 			}

@@ -175,7 +175,11 @@ func (x *exchange) read() got {
 			}
 			if !timed {
 				timed = true
-				conn.SetReadDeadline(x.w.loop.Now() + int64(x.set.HeaderTimeout))
+				x.headBy = x.w.loop.Now() + int64(x.set.HeaderTimeout)
+				if x.w.grace != nil {
+					x.hurryHead()
+				}
+				conn.SetReadDeadline(x.headBy)
 			}
 		}
 		var n int
@@ -191,7 +195,11 @@ func (x *exchange) read() got {
 			switch {
 			case err == loop.ErrTimeout:
 				x.start = x.w.loop.Now()
-				x.refuse(failure{reason: HeaderTimeout})
+				if x.hurried {
+					x.refuse(failure{reason: Stopped})
+				} else {
+					x.refuse(failure{reason: HeaderTimeout})
+				}
 			case err == io.EOF && x.have == 0:
 				x.c.close()
 			default:
@@ -200,5 +208,16 @@ func (x *exchange) read() got {
 			return gotClosed
 		}
 		x.have += n
+	}
+}
+
+// reading reports whether a part of a request head has come, and the rest is waited for.
+func (x *exchange) reading() bool { return x.head == 0 && x.have > 0 && !x.left }
+
+// hurryHead is for a request head that has begun when a shutdown does: a client that does not go on with it is as good as
+// silent, and shall not hold up the end for all of the header timeout.
+func (x *exchange) hurryHead() {
+	if by := x.w.loop.Now() + int64(idleGrace); by < x.headBy {
+		x.headBy, x.hurried = by, true
 	}
 }

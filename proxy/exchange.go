@@ -50,6 +50,8 @@ type exchange struct {
 	resp http1.Response
 	up   upload
 
+	headBy    int64 // until when the head must be there, once it has begun
+	hurried   bool  // headBy is that of a shutdown
 	start     int64 // when the head had come
 	connect   int64 // ns that connecting took, 0 on a connection that was there
 	first     int64 // when the first byte of the answer came
@@ -96,7 +98,7 @@ func (x *exchange) begin() {
 	}
 	x.limits = http1.Limits{MaxBytes: set.MaxHeaderBytes, MaxFields: set.MaxHeaderFields}
 	x.req.Reset()
-	x.head = 0
+	x.head, x.hurried = 0, false
 	x.route, x.snap = nil, nil
 	x.tries, x.connect, x.first, x.respondBy = 0, 0, 0, 0
 	x.place.until = 0

@@ -53,8 +53,8 @@ func TestAccessLog(t *testing.T) {
 	p.send("POST /chunks HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
 	b.head()
 	b.chunked()
-	b.send("HTTP/1.1 204 No Content\r\n\r\n")
-	p.head()
+	b.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\nabcd\r\n2\r\nef\r\n0\r\nA: b\r\n\r\n")
+	p.status(200)
 
 	p.send("HEAD /head HTTP/1.1\r\nHost: a.example\r\n\r\n")
 	b.head()
@@ -112,7 +112,7 @@ func TestAccessLog(t *testing.T) {
 	want := []logged{
 		{"POST", h, "/fine?q", o.addr, "", 200, 1, 4, 5},
 		{"GET", h, "/stale", o.addr, "", 200, 2, 0, 1},
-		{"POST", h, "/chunks", o.addr, "", 204, 1, 3, 0},
+		{"POST", h, "/chunks", o.addr, "", 200, 1, 3, 6},
 		{"HEAD", h, "/head", o.addr, "", 200, 1, 0, 0},
 		{"GET", h, "/nonsense", o.addr, "bad_version", 502, 1, 0, 16},
 		{"POST", h, "/large", "", "body_too_large", 413, 0, 0, 29},

@@ -119,7 +119,9 @@ func (p *pump) take(head, data []byte) failure {
 	case p.how == decoded:
 		return p.decode(head, data)
 	default:
+		before := p.chunks.Size()
 		n, done, err := p.chunks.Feed(data)
+		x.bytesOut += p.chunks.Size() - before
 		if err != nil {
 			if x.answered {
 				// What came before is good; a chunk that never ends tells the client that the rest is not.
@@ -132,7 +134,9 @@ func (p *pump) take(head, data []byte) failure {
 		p.poisoned = n < len(data)
 		data, p.done = data[:n], done
 	}
-	x.bytesOut += int64(len(data))
+	if p.left != http1.LengthChunked {
+		x.bytesOut += int64(len(data))
+	}
 	return p.write(head, data)
 }
 

@@ -100,8 +100,12 @@ func (w *worker) drain(done func(), most time.Duration) {
 	w.grace = new(loop.Timer)
 	w.loop.AfterFunc(w.grace, w.loop.Now()+int64(idleGrace), w.closeIdle)
 	for c := w.clients.next; c != &w.clients; c = c.next {
-		if c.linger != 0 {
+		switch x := c.x; {
+		case c.linger != 0:
 			c.hurry()
+		case x != nil && x.reading():
+			x.hurryHead()
+			c.conn.SetReadDeadline(x.headBy)
 		}
 	}
 	w.checkDrained()
