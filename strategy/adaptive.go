@@ -153,19 +153,19 @@ func (a *adaptive) pickLimited(s *upstream.Selection, v *view) *upstream.Backend
 	fresh, shares := s.Tried() == 0, s.Ramping()
 	var best *upstream.Backend
 	var load upstream.Load
-	busy := false
 	least, cheapest, full := math.MaxFloat64, math.MaxFloat64, 0.0
-	for range n {
-		i := at
-		if at += stride; at >= n {
-			at -= n
+	idle, seen := 0, 0
+	for k, next := 0, at; k < n; k++ {
+		i := next
+		if next += stride; next >= n {
+			next -= n
 		}
 		b := a.ready[i]
 		if !fresh && s.Has(b.Live) {
 			continue
 		}
 		w := b.Load()
-		busy = busy || w.Active() > 0
+		seen++
 		if a.room(i, w, v) <= 0 {
 			full += a.rate(i, w)
 			continue
@@ -178,12 +178,15 @@ func (a *adaptive) pickLimited(s *upstream.Selection, v *view) *upstream.Backend
 		if c < least*margin {
 			best, load, least = b, w, c
 		}
+		if w.Active() == 0 {
+			idle++
+		}
 	}
 	if best == nil || v.passes(cheapest, full) {
 		return nil
 	}
-	if !busy && !a.even { // by turns, see leastConn
-		best, load, _ = a.least(s, at, stride, a.alike, false)
+	if v.waiting <= 1 && idle >= 2 && float64(idle) >= calm*float64(seen) {
+		best, load = a.draw(s, at, stride, best, load)
 	}
 	s.Saw(load)
 	if v.waiting > 0 && a.room(best.Index(), load, v) == 1 {

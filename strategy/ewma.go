@@ -20,10 +20,13 @@ import (
 // Speed needs no weights here: it is measured. A weight is a preference on top of it.
 //
 // Differences within noise do not decide: see margin. Upgrades go where the tunnels are fewest.
+//
+// At a light load the least cost alone would settle on one of equal backends. A Node process is faster the more it runs:
+// its code is compiled and in the caches. So whoever gets most is fastest, and gets all. While most backends are idle, these
+// take turns, and each turn is taken with a chance that goes by the square of the speed: see calm.
 type ewma struct {
 	scan
 	est   []*estimate // by Backend.Index
-	alike []float64   // inverse weights as if all were the same
 	fleet *fleet
 }
 
@@ -37,6 +40,14 @@ const (
 	// stays where it is; from .7 on it rises.
 	margin = .8
 
+	// calm is the share of idle backends from which on they take turns: nobody waits for anybody then. With less, several
+	// lbs that each see a part of the load would take it for light.
+	//
+	// The exponent of the speed is 2: if being used makes a process faster by more than the root of its share, that still
+	// settles on one. Measured of Node, and with floor, a seventh of the share costs the logarithm of latency some .4 of
+	// what it costs that of the share. And a backend that takes six times as long gets less than 1 % among four.
+	calm = .75
+
 	tick = 100e6 // ns between refreshes of estimates that got no answers
 )
 
@@ -45,7 +56,6 @@ func newEWMA(ready []*upstream.Backend, seed uint64) *ewma {
 	e.fleet = ready[0].Pool().Recall("ewma", func() any { return newFleet() }).(*fleet)
 	e.fleet.builds++
 	for _, b := range ready {
-		e.alike = append(e.alike, 1)
 		est := b.Recall("ewma", func() any { return newEstimate() }).(*estimate)
 		if e.fleet.builds > 1 && est.build != e.fleet.builds-1 {
 			est.join() // it was not in the set before
@@ -74,12 +84,9 @@ func (e *ewma) pick(s *upstream.Selection) *upstream.Backend {
 		}
 	}
 	at, stride := e.start(s.Loop)
-	b, load, busy := e.least(s, at, stride, e.inv, true)
+	b, load := e.least(s, at, stride, true)
 	if b == nil { // all that are left are joining
-		b, load, busy = e.least(s, at, stride, e.inv, false)
-	}
-	if !busy && !e.even { // by turns, see leastConn
-		b, load, _ = e.least(s, at, stride, e.alike, false)
+		b, load = e.least(s, at, stride, false)
 	}
 	s.Saw(load)
 	return b
@@ -92,38 +99,76 @@ func (e *ewma) refresh(now int64) {
 	}
 }
 
-// least scans from at for the least cost with the given inverse weights, with or without the limit of backends that join, and
-// reports whether any of them is busy.
-func (e *ewma) least(s *upstream.Selection, at, stride int, inv []float64, ramp bool) (best *upstream.Backend, load upstream.Load, busy bool) {
+// least scans from at for the least cost, or draws among the idle ones, with or without the limit of backends that join.
+func (e *ewma) least(s *upstream.Selection, at, stride int, ramp bool) (best *upstream.Backend, load upstream.Load) {
 	n := len(e.ready)
 	fresh, shares := s.Tried() == 0, s.Ramping()
 	gap := e.fleet.gap.get()
-	least := math.MaxFloat64
-	for range n {
-		i := at
-		if at += stride; at >= n {
-			at -= n
-		}
+	least, seen, idle := math.MaxFloat64, 0, 0
+	for k, i := 0, at; k < n; k++ {
 		b := e.ready[i]
+		est := e.est[i]
+		if i += stride; i >= n {
+			i -= n
+		}
 		if !fresh && s.Has(b.Live) {
 			continue
 		}
-		est := e.est[i]
 		w := b.Load()
 		a := w.Active()
-		busy = busy || a > 0
 		if ramp && a > est.good.Load() {
 			continue
 		}
-		c := est.cost(s.Now, a, gap, inv[i])
+		c := est.cost(s.Now, a, gap, e.inv[b.Index()])
 		if shares {
 			c /= b.Share(s.Now)
 		}
 		if c < least*margin {
 			best, load, least = b, w, c
 		}
+		if seen++; a == 0 {
+			idle++
+		}
 	}
-	return best, load, busy
+	if idle >= 2 && float64(idle) >= calm*float64(seen) {
+		return e.draw(s, at, stride, best, load)
+	}
+	return best, load
+}
+
+// draw takes one of the idle backends, or best. It begins where the scan did and takes each with the chance that it has
+// against the fastest: so equal ones go strictly by turns, as schedule has them by weight.
+func (e *ewma) draw(s *upstream.Selection, at, stride int, best *upstream.Backend, load upstream.Load) (*upstream.Backend, upstream.Load) {
+	n := len(e.ready)
+	least := e.speed(best, load)
+	top := 1.
+	if s.Ramping() {
+		top = topShare(e.ready, s.Now)
+	}
+	for range 4 * n {
+		b := e.ready[at]
+		if at += stride; at >= n {
+			at -= n
+		}
+		w := b.Load()
+		switch {
+		case b != best && w.Active() > 0, s.Has(b.Live):
+			continue
+		case s.Ramping() && shareOf(b, s.Now, top) < 1: // warmUp gave it its chance
+			continue
+		}
+		x := least / e.speed(b, w)
+		if x >= margin || e.dice[s.Loop].unit() < x*x {
+			return b, w
+		}
+	}
+	return best, load
+}
+
+// speed is the cost of b without weight.
+func (e *ewma) speed(b *upstream.Backend, w upstream.Load) float64 {
+	est := e.est[b.Index()]
+	return est.slow.get()*float64(1+w.Active()) + excessCost*est.excess.get()
 }
 
 // Sent implements upstream.Observer.

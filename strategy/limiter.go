@@ -133,7 +133,7 @@ func (l *limiter) tick(a *adaptive, now, waiting int64) {
 	if k >= spareFrom {
 		k += int64(spareShare * float64(k))
 	}
-	k, stale := l.control(now, l.empty.Load(), k, waiting >= deepQueue*int64(len(a.ready)), a.fleet.mean.get())
+	k, stale := l.control(now, l.empty.Load(), k, waiting >= deepQueue*int64(len(a.ready)), a.fleet.pace.get())
 	if stale {
 		for _, p := range a.prof {
 			p.forget()

@@ -34,6 +34,8 @@ type Backend struct {
 
 	// Slow multiplies the service time of what starts at a time; nil is 1.
 	Slow func(at time.Duration) float64
+	// Warm multiplies the service time of what starts after so many requests were served and so long a rest; nil is 1.
+	Warm func(served int, rest time.Duration) float64
 	// Stops are when nothing moves, in order: a process that collects garbage, or hangs.
 	Stops []Span
 	// Fails is the chance of a failure at a time; nil is never. A failure is served in FailTime.
@@ -124,6 +126,7 @@ type world struct {
 	pools  []*upstream.Pool
 	oracle *oracle
 	free   [][]int64 // by backend and worker: when it has served all it got
+	served []int     // by backend
 	later  []int64   // by backend: CPU of chunks to come, ns
 	now    int64
 	events events
@@ -144,7 +147,7 @@ func (r *Run) Do() (*Result, error) {
 		demand: rand.New(rand.NewPCG(r.Seed, 2)),
 	}
 	w.res.Sent, w.res.Failed = make([]int, len(r.Backends)), make([]int, len(r.Backends))
-	w.later = make([]int64, len(r.Backends))
+	w.later, w.served = make([]int64, len(r.Backends)), make([]int, len(r.Backends))
 	for _, b := range r.Backends {
 		w.free = append(w.free, make([]int64, max(1, b.Workers)))
 		if b.Join > 0 {
@@ -376,6 +379,10 @@ func (w *world) work(i int, at int64, cpu float64) (end int64) {
 	if b.Slow != nil {
 		cost *= b.Slow(time.Duration(begin - epoch))
 	}
+	if b.Warm != nil {
+		cost *= b.Warm(w.served[i], time.Duration(begin-q[k]))
+	}
+	w.served[i]++
 	left := int64(cost)
 	for _, s := range b.Stops {
 		from, to := epoch+int64(s.From), epoch+int64(s.To)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -107,6 +108,28 @@ func TestLightLoad(t *testing.T) {
 	r.Length = 60 * time.Second
 	less(t, "largest share of least_conn", run(t, "least_conn", r).uneven, 1.03, 1)
 	less(t, "largest share of ewma", run(t, "ewma", r).uneven, 1.5, 1)
+}
+
+// warming is a Node process as it is measured behind lb: its first requests take long, until its code is compiled, and
+// requests take longer the longer it has rested.
+func warming() Backend {
+	return Backend{Service: 300 * time.Microsecond, Warm: func(served int, rest time.Duration) float64 {
+		return (1 + 5*math.Exp(-float64(served)/300)) * (1 + 4*(1-math.Exp(-rest.Seconds()/.010)))
+	}}
+}
+
+// TestWarming: four equal processes that are the faster the more they are used. Whoever goes by latency alone settles on one.
+func TestWarming(t *testing.T) {
+	r := scene()
+	r.Backends, r.Rate, r.Spread = fleet(4, warming()), 800, .5
+	r.Warm, r.Length = 0, 3*time.Second
+	for _, s := range []string{"least_conn", "ewma", "adaptive"} {
+		less(t, s+": largest share in the first 3 s", run(t, s, r).uneven, 1.5, 1)
+	}
+	r.Warm, r.Length = 10*time.Second, 20*time.Second
+	for _, s := range []string{"least_conn", "ewma", "adaptive"} {
+		less(t, s+": largest share after that", run(t, s, r).uneven, 1.3, 1)
+	}
 }
 
 func TestThreeTimesSlower(t *testing.T) {
