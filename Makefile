@@ -9,10 +9,10 @@ TOOL      = go tool -modfile=tools/go.mod
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: help build run test e2e chaos soak fuzz bench lint package packagetest release clean
+.PHONY: help build run test e2e chaos soak fuzz bench bench-balance lint package packagetest release clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 13
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
 
 build: ## one static binary, bin/lb
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lb ./cmd/lb
@@ -45,6 +45,9 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 
 bench: build ## lb beside nginx and HAProxy, to bench/RESULTS.md
 	go run ./bench $(BENCHFLAGS)
+
+bench-balance: build ## who answers soonest: lb's strategies, nginx and HAProxy before busy instances, to bench/BALANCE.md; 15 minutes
+	go run ./bench balance $(BENCHFLAGS)
 
 lint: ## gofmt, go vet for Linux and macOS, staticcheck, govulncheck
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \

@@ -35,6 +35,14 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == "balance" {
+		if err := balanceMain(ctx, os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench balance:", err)
+			stop()
+			os.Exit(1)
+		}
+		return
+	}
 	o, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return

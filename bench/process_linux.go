@@ -30,7 +30,7 @@ type process struct {
 
 const stopWait = 3 * time.Second
 
-// startPinned starts cmd on core cpu. The child takes over the affinity of the thread that starts it, so that its
+// startPinned starts cmd on core cpu, below 0 on any. The child takes over the affinity of the thread that starts it, so that its
 // first instruction already runs there and a Go program sets GOMAXPROCS accordingly.
 func startPinned(name string, cmd *exec.Cmd, cpu int) (*process, error) {
 	p := &process{name: name, cmd: cmd, done: make(chan struct{})}
@@ -42,7 +42,11 @@ func startPinned(name string, cmd *exec.Cmd, cpu int) (*process, error) {
 	// A group of its own, so that Ctrl-C comes to this process alone, which then stops its children in order; and the
 	// kernel stops them should it die itself.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := onCore(cpu, cmd.Start); err != nil {
+	start := cmd.Start
+	if cpu >= 0 {
+		start = func() error { return onCore(cpu, cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	go func() {
