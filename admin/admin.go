@@ -3,9 +3,13 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -15,11 +19,16 @@ type Sources struct {
 	Ready   func() error   // nil when requests are welcome, else why not
 	Events  func() []Event // the oldest first
 	Metrics http.Handler
+	Live    *Live // nil: there is none, and no page
+	Page    *Page // nil: it shows, and does nothing
 }
 
 // Handler serves what s holds.
 //
-//	/            what there is, for people
+//	/            the live page for browsers, and /index.txt for others
+//	/index.txt   what there is
+//	/live        the page's server-sent events
+//	/page/...    what belongs to the page; see Page for what it may do
 //	/-/healthy   200 as long as the process answers: restart it when it does not
 //	/-/ready     200, or 503 and a reason while new requests had better go elsewhere
 //	/metrics     for Prometheus
@@ -27,7 +36,20 @@ type Sources struct {
 //	/events      what happened to backends of late, as JSON
 func Handler(s Sources) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { text(w, http.StatusOK, index(s.Status())) })
+	list := func(w http.ResponseWriter, r *http.Request) { text(w, http.StatusOK, index(s.Status())) }
+	mux.HandleFunc("GET /index.txt", list)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if s.Live == nil || !strings.Contains(r.Header.Get("Accept"), "text/html") {
+			list(w, r)
+			return
+		}
+		asset(w, "index.html")
+	})
+	if s.Live != nil {
+		mux.Handle("GET /live", s.Live)
+		servePage(mux, s.Page)
+	}
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, r *http.Request) { text(w, http.StatusOK, "healthy\n") })
 	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.Ready(); err != nil {
@@ -41,7 +63,15 @@ func Handler(s Sources) http.Handler {
 		answer(w, http.StatusOK, s.Status())
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, s.Events()) })
-	return mux
+	return nosniff(mux)
+}
+
+// nosniff has browsers take every answer for what it says that it is.
+func nosniff(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		h.ServeHTTP(w, r)
+	})
 }
 
 func text(w http.ResponseWriter, status int, body string) {
@@ -63,6 +93,8 @@ func index(s Status) string {
 	}
 	return fmt.Sprintf(`lb %s, %s for %s, %d of %d backends ready
 
+/            in a browser: this page, alive
+/live        what it shows, as server-sent events
 /status      listeners, pools and backends now, as JSON
 /events      what happened to backends of late, as JSON
 /metrics     counters for Prometheus
@@ -73,7 +105,9 @@ func index(s Status) string {
 
 // NewServer is a server for h that no client can hold up: whoever is slow in asking or in reading is cut off.
 func NewServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
+	closing := make(chan struct{})
+	var once sync.Once
+	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
@@ -83,4 +117,10 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		ConnContext:       withCaller,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers send is no event of ours
 	}
+	// A stream has no end to wait for.
+	srv.RegisterOnShutdown(func() { once.Do(func() { close(closing) }) })
+	srv.BaseContext = func(net.Listener) context.Context {
+		return context.WithValue(context.Background(), closingKey{}, (<-chan struct{})(closing))
+	}
+	return srv
 }

@@ -15,7 +15,8 @@ type callerKey struct{}
 func By(ctx context.Context) string {
 	uid, ok := ctx.Value(callerKey{}).(int)
 	if !ok {
-		return ""
+		page, _ := ctx.Value(callerKey{}).(string)
+		return page
 	}
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return fmt.Sprintf("uid %d (%s)", uid, u.Username)

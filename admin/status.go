@@ -125,14 +125,14 @@ type Check struct {
 	Streak int       `json:"streak"` // so many in a row came out the same
 }
 
-// Event is something that happened to a backend, or with an empty Backend to a pool.
+// Event is something that happened to a backend, or with an empty Backend to a pool, or without that to lb itself.
 type Event struct {
 	Time    time.Time  `json:"time"`
-	Pool    string     `json:"pool"`
+	Pool    string     `json:"pool,omitempty"`
 	Backend string     `json:"backend,omitempty"`
 	Event   string     `json:"event"`
 	Why     string     `json:"why,omitempty"`
-	By      string     `json:"by,omitempty"` // who ordered it over the socket: "uid 1000 (ubuntu)"
+	By      string     `json:"by,omitempty"` // who ordered it: "uid 1000 (ubuntu)" over the socket, "page at 10.0.0.7:51234"
 	Until   *time.Time `json:"until,omitempty"`
 }
 

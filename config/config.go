@@ -51,7 +51,11 @@ type Server struct {
 type Admin struct {
 	Address string // host:port; "" when the file says "off"
 	Socket  string // path of a unix socket; "": none
-	Pos     Pos
+
+	PageActions bool   // the live page may drain backends and take them back
+	PageHost    string // a name that the page is reached by, beside localhost and addresses; "": none
+
+	Pos Pos
 }
 
 // AccessLog says what is written for each request.

@@ -47,7 +47,7 @@ func (s *Server) fields() map[string]any {
 }
 
 func (a *Admin) fields() map[string]any {
-	return map[string]any{"address": &a.Address, "socket": &a.Socket}
+	return map[string]any{"address": &a.Address, "socket": &a.Socket, "page_actions": &a.PageActions, "page_host": &a.PageHost}
 }
 
 func (a *AccessLog) fields() map[string]any {

@@ -227,6 +227,11 @@ var keys = []Key{
 	{Table: "admin", Name: "socket", kind: kindFile, Default: `""`,
 		Doc: `A unix socket for the same. "" means none.`},
 
+	{Table: "admin", Name: "page_actions", kind: kindBool, Default: "false",
+		Doc: `Whether backends can be drained and made ready on the live page, at ` + "`/`" + ` of the address. There is no login: whoever reaches the address can do it.`},
+	{Table: "admin", Name: "page_host", kind: kindCheckHost, Default: `""`, Else: "none",
+		Doc: `A host name by which the page may be reached to do so, beside "localhost" and addresses.`},
+
 	{Table: "access_log", Name: "format", kind: kindChoice, Default: `"json"`, words: []string{"json", "combined", "off"},
 		Doc: `One JSON object a line, the "combined" lines of nginx and Apache, or nothing.`},
 	{Table: "access_log", Name: "path", kind: kindFile, Default: `"-"`,

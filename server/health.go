@@ -221,6 +221,7 @@ type events struct {
 	mu   sync.Mutex
 	ring [200]admin.Event // guarded by mu; the next goes to n % len(ring)
 	n    int              // guarded by mu; ever added
+	told func()           // called after each, if not nil
 }
 
 func (r *events) add(at time.Time, pool, backend, what, why string, until time.Time) {
@@ -235,9 +236,12 @@ func (r *events) add(at time.Time, pool, backend, what, why string, until time.T
 func (r *events) put(e admin.Event) {
 	e.Time = e.Time.UTC().Truncate(time.Millisecond)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.ring[r.n%len(r.ring)] = e
 	r.n++
+	r.mu.Unlock()
+	if r.told != nil {
+		r.told()
+	}
 }
 
 // last is the last event of that kind of a backend, nil when it is too long ago.
@@ -255,11 +259,17 @@ func (r *events) last(pool, backend, what string) *admin.Event {
 
 // list gives them, the oldest first.
 func (r *events) list() []admin.Event {
+	all, _ := r.after(0)
+	return all
+}
+
+// after gives those after the first n ever that are left, and how many there ever were.
+func (r *events) after(n int) ([]admin.Event, int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]admin.Event, 0, min(r.n, len(r.ring)))
-	for i := max(0, r.n-len(r.ring)); i < r.n; i++ {
+	all := make([]admin.Event, 0, len(r.ring))
+	for i := max(n, r.n-len(r.ring)); i < r.n; i++ {
 		all = append(all, r.ring[i%len(r.ring)])
 	}
-	return all
+	return all, r.n
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"math"
+	"net/netip"
 
 	"lb/admin"
 	"lb/history"
@@ -28,4 +29,26 @@ func (s *Server) addRecent(p *admin.Pool) {
 
 func recent(r history.Recent) admin.Recent {
 	return admin.Recent{Rate: math.Round(r.Rate*100) / 100, ErrorRate: math.Round(r.ErrorRate*1e6) / 1e6, P50: admin.Millis(r.P50), P99: admin.Millis(r.P99)}
+}
+
+// newLive makes what the live page follows.
+func (s *Server) newLive() {
+	s.live = admin.NewLive(admin.LiveSources{
+		Status: s.Status, Samples: s.history.Samples, Events: s.checks.events.after,
+		Actions: func() bool { return s.Config().Admin.PageActions },
+	})
+	s.checks.events.told = s.live.News
+	s.page = admin.NewPage(func() (bool, string) {
+		a := &s.Config().Admin
+		return a.PageActions, a.PageHost
+	}, s.actions(), s.log)
+}
+
+// warnPage says it when more may change what runs than those who may change the configuration.
+func (s *Server) warnPage() {
+	a := &s.Config().Admin
+	at, err := netip.ParseAddrPort(a.Address)
+	if a.PageActions && a.Address != "" && (err != nil || !at.Addr().IsLoopback()) {
+		s.log.Warn("whoever reaches the admin address may drain backends on its page: there is no login", "address", a.Address)
+	}
 }

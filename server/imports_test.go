@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 	"strategy": {"upstream"},
 	"route":    {"upstream"},
 	"metrics":  {"upstream"},
-	"admin":    {"upstream"},
+	"admin":    {"history", "upstream"},
 	"health":   {"upstream"},
 	"history":  {"upstream"},
 	"proxy":    {"loop", "http1", "route", "upstream", "accesslog"},

@@ -35,8 +35,12 @@ func (s *Server) reloadOnce(ctx context.Context, reset bool) (admin.Verdict, err
 	s.reloads.done(time.Now(), err, admin.By(ctx))
 	if err != nil {
 		v.Faults = strings.Split(err.Error(), "\n")
+		s.checks.events.put(admin.Event{Time: time.Now(), Event: "not reloaded", Why: strings.Join(v.Faults, "; "), By: admin.By(ctx)})
 		s.log.Error("not reloaded, all goes on as before", "err", err)
 		return v, err
+	}
+	if len(v.Changes) > 0 {
+		s.checks.events.put(admin.Event{Time: time.Now(), Event: "reloaded", Why: strings.Join(v.Changes, "; "), By: admin.By(ctx)})
 	}
 	if len(v.Notes) > 0 {
 		s.log.Warn("reloaded, but for this", "notes", strings.Join(v.Notes, "; "))
@@ -166,7 +170,7 @@ func (s *Server) prepare(p *plan) (*change, error) {
 // Pools that are gone are emptied after the routes to them: an exchange that matched before, and finds nobody there,
 // looks at the new routes.
 func (s *Server) commit(c *change) (left []*upstream.Backend) {
-	old := *s.pools.Load()
+	old, was := *s.pools.Load(), s.Config()
 	for _, k := range c.places.sockets {
 		if k.Name() != k.name {
 			k.Rename(k.name)
@@ -195,6 +199,9 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 	s.places.Store(&c.places.places)
 	s.serve(c.places)
 	s.watch(c.plan.cfg)
+	if is := &c.plan.cfg.Admin; is.PageActions && (!was.Admin.PageActions || is.Address != was.Admin.Address) {
+		s.warnPage()
+	}
 	s.leaving.add(left)
 	for _, b := range left {
 		s.letGo(b, leaveOver)

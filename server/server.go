@@ -80,6 +80,8 @@ type Server struct {
 	deviations deviations // from the configuration
 	checks     checks
 	history    *history.Recorder
+	live       *admin.Live
+	page       *admin.Page
 	gone       chan struct{} // closed when a stop begins
 }
 
@@ -115,6 +117,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.newLive()
 	s.supervisor = newSupervisor(os.Getenv, s.log)
 	p, err := newPlan(context.Background(), cfg, s.names)
 	if err != nil {
@@ -152,12 +155,14 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	return s, nil
 }
 
+func (s *Server) actions() admin.Actions {
+	return admin.Actions{Drain: s.Drain, Ready: s.TakeBack, Weight: s.SetWeight, Add: s.Add, Remove: s.Remove}
+}
+
 // private is the admin server of unix sockets: whoever may open them may also change what runs.
 func (s *Server) private() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", admin.Control(s.sources(), admin.Actions{
-		Drain: s.Drain, Ready: s.TakeBack, Weight: s.SetWeight, Add: s.Add, Remove: s.Remove,
-	}))
+	mux.Handle("/", admin.Control(s.sources(), s.actions()))
 	mux.Handle("POST /reload", admin.Reload(s.verdict))
 	return mux
 }
@@ -229,10 +234,11 @@ func (s *Server) Close() {
 // another error when it could not go on.
 func (s *Server) Run(ctx context.Context) error {
 	at := s.places.Load()
+	s.tasks.Go(func() { s.live.Run(s.ended) })
 	s.serve(&opening{opened: places{doors: at.doors}})
 	over := make(chan struct{})
 	s.tasks.Go(func() { s.attend(over) })
-	s.tasks.Go(func() { s.history.Run(s.ended, s.upstreams, nil) })
+	s.tasks.Go(func() { s.history.Run(s.ended, s.upstreams, s.live.Tick) })
 	s.watch(s.Config())
 	s.awaitChecks(ctx)
 	s.serve(&opening{opened: places{sockets: at.sockets}})
@@ -258,6 +264,7 @@ func (s *Server) ready() {
 	for _, p := range *s.pools.Load() {
 		s.log.Info("pool", "pool", p.Name, "strategy", p.strategy, "backends", len(p.Snapshot().All))
 	}
+	s.warnPage()
 	s.state.CompareAndSwap(starting, running)
 	s.log.Info("ready", "version", s.opt.Version, "workers", s.group.Len(), "took", time.Since(s.started).Round(time.Millisecond))
 	s.supervisor.tell("READY=1", "STATUS="+s.summary())
@@ -308,6 +315,8 @@ func (s *Server) sources() admin.Sources {
 		Status: s.Status,
 		Ready:  s.Ready,
 		Events: s.checks.events.list,
+		Live:   s.live,
+		Page:   s.page,
 		Metrics: metrics.Handler(metrics.Sources{
 			Version: s.opt.Version,
 			Pools:   s.upstreams,

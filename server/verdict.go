@@ -43,7 +43,7 @@ func (s *Server) describe(c *change) admin.Verdict {
 		}
 	}
 	for _, x := range config.Diff(was, is) {
-		if x.Table == "admin" || x.Table == "server" && x.Key == "workers" {
+		if x.Table == "admin" && (x.Key == "address" || x.Key == "socket") || x.Table == "server" && x.Key == "workers" {
 			continue
 		}
 		d.say("%s.%s is %s, was %s", x.Table, x.Key, x.Is, x.Was)
