@@ -114,6 +114,9 @@ func (m *Monitor) Recheck(b *upstream.Backend) {
 	}
 	w.stop()
 	w.faults, w.times, w.last = window{}, 0, Status{}
+	if w.out != nil { // it ends by the checks that pass from now on, however often there was one before
+		w.out.good, w.out.nth, w.out.failed = 0, 1, true
+	}
 	w.eager = time.Now().Add(eagerFor)
 	m.pool.SetProbed(b, upstream.Unknown)
 	w.start(m.check, m.probe)

@@ -94,3 +94,24 @@ func TestRecheckWithoutChecks(t *testing.T) {
 		}
 	})
 }
+
+// TestRecheckOfOneThatFlaps: whoever was ejected again and again is out for long, but not when a person says that it is
+// to be used: two checks that pass are enough.
+func TestRecheckOfOneThatFlaps(t *testing.T) {
+	for _, fault := range []upstream.Fault{upstream.FaultRefused, upstream.FaultReset} {
+		play(t, "a b c", DefaultCheck(), Passive{Faults: 1}, func(l *lab) {
+			for range trusted + 2 {
+				for !l.request("a", fault) {
+					l.at(time.Since(l.begin) + time.Second)
+				}
+				l.wantReady("b c")
+			}
+			l.at(time.Since(l.begin) + 10*sec) // it is well, and kept out
+			l.wantReady("b c")
+			l.m.Recheck(l.backend("a"))
+			l.wantReady("b c") // one has passed
+			l.at(time.Since(l.begin) + 600*ms)
+			l.wantReady("a b c")
+		})
+	}
+}
