@@ -426,6 +426,10 @@ func (n *instance) story() *story {
 				s.seen[f[1]]++
 			case "done":
 				s.done[f[1]]++
+			case "stranger":
+				if f[1] != "-" {
+					n.t.Errorf("%s got by lb what nobody sent: %s", n.name, line)
+				}
 			case "stalled":
 				from, _ := strconv.ParseInt(f[1], 10, 64)
 				to, _ := strconv.ParseInt(f[2], 10, 64)

@@ -48,6 +48,10 @@ const routes = {
 
 const server = createServer((req, res) => {
   const [, kind, id] = req.url.split('/')
+  if (!Object.hasOwn(routes, kind)) { // some other program of the machine, or lb passed on what nobody sent
+    console.log('stranger', req.headers['x-request-id'] ?? '-', req.method, req.url)
+    return res.writeHead(404).end()
+  }
   if (kind !== 'health') record('seen', id)
   res.on('finish', () => { if (kind !== 'health') record('done', id) })
   res.setHeader('X-Instance', name)
