@@ -224,12 +224,13 @@ func (i *wizard) ask(a *choices) error {
 // question asks until the answer is a good one.
 func (i *wizard) question(to *string, flag, text, otherwise string) error {
 	for {
-		fmt.Fprintf(i.prompt, "%s [%s]: ", text, otherwise)
+		fmt.Fprintf(i.prompt, "%s\n  [%s]: ", text, otherwise)
 		if !i.lines.Scan() {
 			if err := i.lines.Err(); err != nil {
 				return err
 			}
-			return errors.New("\nended before the last question: nothing was written")
+			fmt.Fprintln(i.prompt)
+			return errors.New("the answers ended before the questions: nothing was written")
 		}
 		answer := strings.TrimSpace(i.lines.Text())
 		if answer == "" {

@@ -153,7 +153,8 @@ func TestInitRace(t *testing.T) {
 
 func TestInitQuestions(t *testing.T) {
 	node := func(port int) listener { return listener{port, port, "node", "node /srv/app.js"} }
-	machine := []listener{{22, 0, "", ""}, node(4000), node(4001), node(4003), {5432, 7, "postgres", "postgres -D \x1b[2J"}}
+	machine := []listener{{22, 0, "", ""}, {2999, 9, "node", "PM2 v7.0.4: God Daemon (/root/.pm2)"}, {3900, 8, "node", "node /srv/other.js"}, node(4000), node(4001), node(4003),
+		{5432, 7, "postgres", "postgres -D \x1b[2J"}, node(9229), node(40000)}
 	for _, c := range []struct {
 		name, typed string
 		machine     []listener
@@ -164,7 +165,7 @@ func TestInitQuestions(t *testing.T) {
 	}{
 		{name: "defaults", typed: "\n\n\n\n\n\n", machine: machine, health: "/healthz",
 			want:  []string{`backends = ["127.0.0.1:4000-4001", "127.0.0.1:4003"]`, `address = ":8080"`, `path = "/healthz"`, `#strategy = "least_conn"`},
-			asked: []string{"  22          (another user's; root sees whose)\n  4000-4001   node /srv/app.js (2 processes)\n", "postgres -D ?[2J", "[4000-4001,4003]: ", "[/healthz]: ", "[none]: "}},
+			asked: []string{"  22          (another user's; root sees whose)\n  2999        PM2 v7.0.4: God Daemon (/root/.pm2)\n  3900        node /srv/other.js\n  4000-4001   node /srv/app.js (2 processes)\n", "postgres -D ?[2J", "[4000-4001,4003]: ", "[/healthz]: ", "[none]: "}},
 		{name: "nothing known", typed: "\n\n\n\n\n\n", want: []string{`backends = ["127.0.0.1:3000-3003"]`, `#path = "/health"`}, asked: []string{"[3000-3003]: "}},
 		{name: "an app that says yes to all", typed: "\n\n\n\n\n\n", machine: machine, health: "/health", all: true, want: []string{`#path = "/health"`}},
 		{name: "answers", typed: "3100-3103, 3200\n:80\n/up\newma\nYES\n10.0.0.0/16\n", machine: machine,
@@ -302,7 +303,7 @@ func TestListeningReal(t *testing.T) {
 	if _, err := fmt.Fscan(stdout, &port); err != nil {
 		t.Fatal(err)
 	}
-	if l := find(port); l == nil || l.pid != node.Process.Pid || !l.app() || !strings.HasPrefix(l.command, "node -e ") {
+	if l := find(port); l == nil || l.pid != node.Process.Pid || l.program != "node" || !strings.HasPrefix(l.command, "node -e ") {
 		t.Errorf("%+v", l)
 	}
 }

@@ -22,9 +22,11 @@ type listener struct {
 	command string // its command line
 }
 
-// app says whether it is likely to be an instance of an app.
+// app says whether it is likely to be an instance of an app: not PM2 itself, no debugger, and no port that a program got
+// by chance.
 func (l *listener) app() bool {
-	return slices.Contains([]string{"node", "nodejs", "bun", "deno"}, l.program)
+	return slices.Contains([]string{"node", "nodejs", "bun", "deno"}, l.program) && l.port < 32768 && l.port != 9229 &&
+		!strings.HasPrefix(l.command, "PM2 v")
 }
 
 // listening are the ports that can be reached by 127.0.0.1. Linux tells; elsewhere there are none.
@@ -115,7 +117,7 @@ func runs(of []listener) (all [][]listener) {
 	for _, l := range of {
 		if n := len(all); n > 0 {
 			last := all[n-1]
-			if before := last[len(last)-1]; before.port+1 == l.port && before.program == l.program {
+			if before := last[len(last)-1]; before.port+1 == l.port && before.command == l.command && before.pid != 0 == (l.pid != 0) {
 				all[n-1] = append(last, l)
 				continue
 			}
@@ -132,9 +134,18 @@ func portsOf(run []listener) string {
 	return fmt.Sprintf("%d-%d", run[0].port, run[len(run)-1].port)
 }
 
-// appPorts are the ports of what looks like an app.
+// appPorts are the ports of what looks like an app: of several, of the one with most processes.
 func appPorts(all []listener) (ports []string) {
-	for _, run := range runs(slices.DeleteFunc(slices.Clone(all), func(l listener) bool { return !l.app() })) {
+	processes := map[string]int{}
+	most := ""
+	for _, l := range all {
+		if l.app() {
+			if processes[l.command]++; processes[l.command] > processes[most] {
+				most = l.command
+			}
+		}
+	}
+	for _, run := range runs(slices.DeleteFunc(slices.Clone(all), func(l listener) bool { return !l.app() || l.command != most })) {
 		ports = append(ports, portsOf(run))
 	}
 	return ports
