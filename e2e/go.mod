@@ -5,4 +5,10 @@ go 1.26.0
 // npm packages may hold Go files.
 ignore ./apps/node_modules
 
-require github.com/coder/websocket v1.8.15
+require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.22.1
+	github.com/coder/websocket v1.8.15
+)
+
+require github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
