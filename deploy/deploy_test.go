@@ -133,6 +133,15 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// missing skips the test for want of a program, unless LB_E2E_REQUIRE says that it has to be there.
+func missing(t *testing.T, program string) {
+	t.Helper()
+	if strings.Contains(os.Getenv("LB_E2E_REQUIRE"), program) {
+		t.Fatalf("there is no %s, and LB_E2E_REQUIRE asks for it", program)
+	}
+	t.Skipf("there is no %s: install Prometheus", program)
+}
+
 func TestPromtool(t *testing.T) {
 	for _, args := range [][]string{
 		{"check", "rules", rulesFile},
@@ -141,7 +150,7 @@ func TestPromtool(t *testing.T) {
 	} {
 		out, err := exec.Command("promtool", args...).CombinedOutput()
 		if errors.Is(err, exec.ErrNotFound) {
-			t.Skip("there is no promtool: install prometheus")
+			missing(t, "promtool")
 		}
 		if err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)

@@ -26,7 +26,7 @@ func TestPrometheus(t *testing.T) {
 		t.Skip("takes some seconds")
 	}
 	if _, err := exec.LookPath("prometheus"); err != nil {
-		t.Skip("there is no prometheus: install it")
+		missing(t, "prometheus")
 	}
 	dir := t.TempDir()
 	web, admin := startLB(t, dir)

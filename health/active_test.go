@@ -41,6 +41,9 @@ func TestFallAndRise(t *testing.T) {
 		l.at(8500 * ms)
 		l.wantReady("a b")
 		l.wantEvents("8.5s a up")
+		if passed, failed := l.backend("a").Checks(); passed != 4 || failed != 5 { // at 0, 2, 8 and 8.5; 4, 4.5, 5, 6 and 7
+			t.Errorf("%d checks passed, %d failed", passed, failed)
+		}
 	})
 }
 

@@ -215,6 +215,7 @@ func (w *watch) ask(ctx context.Context) error {
 	if w.last.Checked.IsZero() || well(w.last.Err) != well(err) {
 		w.last.Streak = 0
 	}
+	w.b.Checked(well(err))
 	w.last = Status{Checked: w.done, Took: w.done.Sub(w.began), Err: err, Streak: w.last.Streak + 1}
 	w.heed(err)
 	if w.out != nil && w.out.probed(well(err), w.done, w.check.Rise, hungry) {

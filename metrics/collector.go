@@ -37,7 +37,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range reloadFamilies {
 		ch <- f.desc
 	}
-	for _, d := range []*prometheus.Desc{reloadsDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
+	for _, d := range []*prometheus.Desc{reloadsDesc, checksDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
 		ch <- d
 	}
 }
@@ -85,6 +85,9 @@ func collectBackend(out *samples, t *backendSum, pool *dto.LabelPair) {
 	for _, f := range backendFamilies {
 		out.add(f.kind, f.desc, f.value(t), labels)
 	}
+	passed, failed := t.Checks()
+	out.add(dto.MetricType_COUNTER, checksDesc, float64(passed), []*dto.LabelPair{backend, pool, results[0]})
+	out.add(dto.MetricType_COUNTER, checksDesc, float64(failed), []*dto.LabelPair{backend, pool, results[1]})
 	for i, n := range t.requests {
 		out.add(dto.MetricType_COUNTER, requestsDesc, float64(n), []*dto.LabelPair{backend, codes[i], pool})
 	}

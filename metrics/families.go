@@ -125,6 +125,8 @@ var (
 		"Attempts that went wrong, by what it was; client: the client's doing.", []string{"backend", "fault", "pool"}, nil)
 	durationDesc = prometheus.NewDesc("lb_backend_request_duration_seconds",
 		"Time from choosing the backend to the end of its response, tunnels left out.", ofBackend, nil)
+	checksDesc = prometheus.NewDesc("lb_backend_health_checks_total",
+		"Active health checks of the backend, by what came of them.", []string{"backend", "pool", "result"}, nil)
 	failedDesc = prometheus.NewDesc("lb_listener_failed_requests_total",
 		"Requests that the application did not answer, or not to the end, by the reason that the access log gives.", []string{"listener", "reason"}, nil)
 	reloadsDesc = prometheus.NewDesc("lb_config_reloads_total",

@@ -50,6 +50,7 @@ type Live struct {
 
 	ejections atomic.Uint64
 	returns   atomic.Uint64
+	checks    [2]atomic.Uint64 // active checks that failed, and that passed
 
 	cold bool // guarded by Pool.mu: it was away, or joined a pool that was at work
 
@@ -97,6 +98,18 @@ func (l *Live) Ejections() uint64 { return l.ejections.Load() }
 
 // Returns is described at Ejections.
 func (l *Live) Returns() uint64 { return l.returns.Load() }
+
+// Checked counts an active check.
+func (l *Live) Checked(passed bool) {
+	i := 0
+	if passed {
+		i = 1
+	}
+	l.checks[i].Add(1)
+}
+
+// Checks is how many active checks passed, and how many failed.
+func (l *Live) Checks() (passed, failed uint64) { return l.checks[1].Load(), l.checks[0].Load() }
 
 // Loops is the number of Stats.
 func (l *Live) Loops() int { return len(l.shards) }
