@@ -375,3 +375,39 @@ func TestEjectionLimit(t *testing.T) {
 		}
 	})
 }
+
+// TestSpared: a backend that fails and may not be ejected, since it is the only one or others are out, is told of, once in
+// a window.
+func TestSpared(t *testing.T) {
+	fail := func(l *lab, names string, n int) {
+		for range n {
+			for name := range strings.FieldsSeq(names) {
+				l.request(name, upstream.FaultReset)
+			}
+		}
+	}
+	off := Check{Kind: Off}
+	play(t, "a", off, Passive{}, func(l *lab) {
+		fail(l, "a", 4)
+		l.wantEvents()
+		fail(l, "a", 10)
+		l.wantEvents("0s a spared")
+		l.at(9900 * ms)
+		fail(l, "a", 5)
+		l.wantEvents()
+		l.at(10 * sec)
+		fail(l, "a", 5)
+		l.wantEvents("10s a spared")
+	})
+	play(t, "a b c", off, Passive{}, func(l *lab) {
+		fail(l, "b", 5)
+		l.wantEvents("0s b ejected for 5s")
+		fail(l, "c", 5)
+		l.wantEvents("0s c spared")
+		l.wantReady("a c")
+		l.at(5 * sec) // b is back, so that c may go
+		fail(l, "c", 1)
+		l.wantReady("a b")
+		l.wantEvents("5s b returned", "5s c ejected for 5s")
+	})
+}

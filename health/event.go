@@ -29,15 +29,17 @@ const (
 	TakenBack                // it no longer asks for it
 	FailOpen                 // nobody of the pool is ready: all are used that are not known to be dead
 	FailOpenOver             // somebody is ready again, or all are known to be dead
+	Spared                   // its requests failed, and too many others are out already
 )
 
 func (w What) String() string {
-	return [...]string{"up", "down", "ejected", "returned", "draining", "taken back", "fail open", "fail open over"}[w]
+	return [...]string{"up", "down", "ejected", "returned", "draining", "taken back", "fail open", "fail open over", "spared"}[w]
 }
 
 var levels = [...]slog.Level{
 	WentUp: slog.LevelInfo, WentDown: slog.LevelWarn, Ejected: slog.LevelWarn, Returned: slog.LevelInfo,
 	Drains: slog.LevelInfo, TakenBack: slog.LevelInfo, FailOpen: slog.LevelError, FailOpenOver: slog.LevelInfo,
+	Spared: slog.LevelWarn,
 }
 
 var texts = [...]string{
@@ -45,6 +47,7 @@ var texts = [...]string{
 	Drains: "backend asks to be drained", TakenBack: "backend takes requests again",
 	FailOpen:     "no backend is ready: requests go to all that are not known to be dead",
 	FailOpenOver: "requests go to ready backends only again",
+	Spared:       "backend fails requests, and is used on",
 }
 
 // log writes the event.

@@ -183,9 +183,21 @@ func (m *Monitor) Fault(b *upstream.Backend, o upstream.Outcome) {
 		return
 	}
 	faults, requests := w.faults.fault(o.Now, int64(m.passive.Window), ended(b))
-	if m.passive.tooMany(faults, requests) && m.ejected() < mayEject(m.members()) {
-		w.eject(ejection{connect: o.Fault == upstream.FaultConnect || o.Fault == upstream.FaultRefused},
-			fmt.Sprintf("%d of %d requests failed within %v, the last by fault %q", faults, requests, m.passive.Window, o.Fault))
+	if !m.passive.tooMany(faults, requests) {
+		return
+	}
+	why := fmt.Sprintf("%d of %d requests failed within %v, the last by fault %q", faults, requests, m.passive.Window, o.Fault)
+	switch n, may := m.members(), mayEject(m.members()); {
+	case m.ejected() < may:
+		w.eject(ejection{connect: o.Fault == upstream.FaultConnect || o.Fault == upstream.FaultRefused}, why)
+	case time.Since(w.spared) >= m.passive.Window: // once in a while is enough
+		w.spared = time.Now()
+		if n == 1 {
+			why += "; it is the only one"
+		} else {
+			why += fmt.Sprintf("; no more than %d of %d may be out", may, n)
+		}
+		w.emit(Event{What: Spared, Why: why})
 	}
 }
 

@@ -32,6 +32,7 @@ type watch struct {
 	back     time.Time // when the last ejection ended
 	urgent   bool      // to be asked at once
 	eager    time.Time // up to when one that is not up is asked often
+	spared   time.Time // when it was last told that it would be ejected, if that were allowed
 	knocking bool      // somebody looks whether it listens, or will
 	knocked  time.Time // when somebody did
 	last     Status

@@ -402,6 +402,7 @@ const happened = {
   up: ['is up', 'ready'], down: ['is down', 'down'], ejected: ['was ejected', 'ejected'], returned: ['is back', 'ready'],
   draining: ['is draining', 'draining'], drained: ['is empty', 'draining'], 'taken back': ['gets requests again', 'ready'],
   'fail open': ['has nobody who is well: requests go to all that may still answer', 'down'],
+  spared: ['fails requests, and is used on', 'ejected'],
   'fail open over': ['has somebody who is well again', 'ready'],
   reloaded: ['The configuration was reloaded', 'note'], 'not reloaded': ['The configuration was not reloaded', 'ejected'],
 }
