@@ -63,7 +63,7 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 			o.sockets = append(o.sockets, &socket{l.Name, l.Address, was.Listener})
 			continue
 		}
-		k, err := s.openSocket(l)
+		k, err := s.openSocket(o, l, cfg, old)
 		if err != nil {
 			faults.add(cfg, l.Pos, "listen."+l.Name+".address", s.explain(listenFault(l.Address, err), err, l.Address, old))
 			continue
@@ -72,7 +72,7 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 		o.opened.sockets = append(o.opened.sockets, k)
 	}
 	if a := cfg.Admin; a.Address != "" {
-		if err := s.openDoor(o, "tcp "+a.Address, func() (net.Listener, error) { return s.listen(a.Address) }); err != nil {
+		if err := s.openDoor(o, "tcp "+a.Address, func() (net.Listener, error) { return s.listenBeside(o, a.Address, cfg, old) }); err != nil {
 			faults.add(cfg, a.Pos, "admin.address", s.explain(listenFault(a.Address, err), err, a.Address, old))
 		}
 	}
@@ -110,8 +110,8 @@ func (s *Server) keep(cfg *config.Config, o *opening) []*socket {
 	return kept
 }
 
-func (s *Server) openSocket(l config.Listen) (*socket, error) {
-	ln, err := s.listen(l.Address)
+func (s *Server) openSocket(o *opening, l config.Listen, cfg *config.Config, old *places) (*socket, error) {
+	ln, err := s.listenBeside(o, l.Address, cfg, old)
 	if err != nil {
 		return nil, err
 	}
@@ -148,18 +148,23 @@ func (s *Server) explain(fault, err error, address string, old *places) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return fault
 	}
-	_, port, _ := net.SplitHostPort(address)
+	port := portOf(address)
 	for _, k := range old.sockets {
-		if _, p, _ := net.SplitHostPort(k.Addr().String()); p == port {
-			return fmt.Errorf("%q overlaps %q, where listener %s of this lb is: a running lb cannot change the host of an address and keep its port; take another port, or restart", address, k.address, k.name)
+		if portOf(k.Addr().String()) == port {
+			return fmt.Errorf("%q overlaps %q, where listener %s of this lb is", address, k.address, k.name)
 		}
 	}
 	for _, d := range old.doors {
-		if _, p, _ := net.SplitHostPort(d.Addr().String()); p == port {
-			return fmt.Errorf("%q overlaps %q, where the admin server of this lb is: a running lb cannot change the host of an address and keep its port; take another port, or restart", address, d.Addr())
+		if portOf(d.Addr().String()) == port {
+			return fmt.Errorf("%q overlaps %q, where the admin server of this lb is", address, d.Addr())
 		}
 	}
 	return fault
+}
+
+func portOf(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }
 
 func (s *Server) listen(address string) (net.Listener, error) {

@@ -102,7 +102,7 @@ func TestReloadRefused(t *testing.T) {
 		"host":    {pools("nosuch.invalid:80") + everywhere, `host "nosuch.invalid"`},
 		"taken":   {pools(a) + faulty, `listen.more.address: "` + taken.Addr().String() + `" is taken`},
 		"all":     {pools(a) + faulty + "[access_log]\npath = \"/nosuch/dir/log\"\n", "access_log.path: access log: open /nosuch/dir/log"},
-		"overlap": {strings.Replace(pools(a)+everywhere, "127.0.0.1:0", "0.0.0.0:"+h.Addrs()[0].String()[10:], 1), "where listener web of this lb is"},
+		"overlap": {pools(a) + listens("more", "0.0.0.0:"+portOf(h.Addrs()[0].String())) + everywhere, "where listener web of this lb is"},
 		"socket":  {pools(a) + everywhere + "socket = \"/nosuch/dir/lb.sock\"\n", "admin.socket: cannot listen"},
 	} {
 		h.rewrite(c.text)
