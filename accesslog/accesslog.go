@@ -57,6 +57,7 @@ type Record struct {
 	Route    string
 	Pool     string
 	Backend  string // of the last attempt
+	Affinity string // what the client was known by and what became of it, "" for nothing
 	Reason   string // why lb answered by itself, "" when the application did
 
 	Status int // 0: the client left before there was one

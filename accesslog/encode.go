@@ -17,7 +17,7 @@ func (r *Record) room() int {
 	n := min(len(r.Method), maxField) + min(len(r.Host), maxField) + min(len(r.Target), maxField) +
 		min(len(r.Proto), maxField) + min(len(r.RequestID), maxField) + min(len(r.UserAgent), maxField) +
 		min(len(r.Referer), maxField) + min(len(r.Listener), maxField) + min(len(r.Route), maxField) +
-		min(len(r.Pool), maxField) + min(len(r.Backend), maxField) + min(len(r.Reason), maxField)
+		min(len(r.Pool), maxField) + min(len(r.Backend), maxField) + min(len(r.Affinity), maxField) + min(len(r.Reason), maxField)
 	return fixedRoom + 6*n
 }
 
@@ -63,6 +63,7 @@ func appendJSON(dst []byte, r *Record, s *stamp) []byte {
 		dst = append(dst, `,"tries":`...)
 		dst = appendInt(dst, int64(r.Tries))
 	}
+	dst = appendField(dst, `,"affinity":"`, view(r.Affinity))
 	dst = appendField(dst, `,"reason":"`, view(r.Reason))
 	dst = appendField(dst, `,"request_id":"`, r.RequestID)
 	dst = appendField(dst, `,"user_agent":"`, r.UserAgent)

@@ -48,6 +48,7 @@ type Pool struct {
 	Queue    Queue     `json:"queue"`
 	Limited  bool      `json:"limited"` // requests wait in lb while every ready backend has its Limit in work
 	Summary  string    `json:"summary"` // what goes on, in words: "8 in work, 3 waiting in lb"
+	Affinity *Affinity `json:"affinity,omitempty"`
 	Backends []Backend `json:"backends"`
 	Removed  []Removed `json:"removed,omitempty"` // what the file has, and lb remove took out
 }
@@ -77,6 +78,17 @@ type Recent struct {
 	P99       float64 `json:"p99_ms"`
 }
 
+// Affinity is what became of requests whose client could be known. Counts are since lb began.
+type Affinity struct {
+	Kind     string `json:"kind"` // off, cookie, app_cookie, hash
+	SocketIO bool   `json:"socketio"`
+	New      uint64 `json:"new"`     // they brought nothing to know their client by
+	Hits     uint64 `json:"hits"`    // they went where their client's session is
+	Misses   uint64 `json:"misses"`  // what they brought says nothing here
+	Moved    uint64 `json:"moved"`   // their backend can serve them no more
+	Strayed  uint64 `json:"strayed"` // it is well, but did not take them
+}
+
 // Backend is one instance of the app. Counts are since it joined its pool.
 type Backend struct {
 	Name    string    `json:"name"`
@@ -93,6 +105,7 @@ type Backend struct {
 	Inflight int64   `json:"inflight"` // requests, parked ones included
 	Parked   int64   `json:"parked"`   // those of them that only wait, such as long polls
 	Tunnels  int64   `json:"tunnels"`
+	Sessions int64   `json:"sessions"` // in use of late that lb remembers, and that are no tunnels
 
 	Limit  int64   `json:"limit"`  // requests in work from which on others wait in lb, learned or max_inflight; 0: none
 	Slow   float64 `json:"slow"`   // how long it takes against the mean of its pool, 1 being as long; 0: the strategy does not measure
@@ -191,7 +204,7 @@ func backendStatus(b *upstream.Backend, o upstream.Opinion, waiting int64) Backe
 	load := b.Load()
 	out := Backend{
 		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Since: b.Since().UTC().Truncate(time.Millisecond), Weight: b.Weighs(),
-		Inflight: load.Active() + load.Parked(), Parked: load.Parked(), Tunnels: load.Tunnels(),
+		Inflight: load.Active() + load.Parked(), Parked: load.Parked(), Tunnels: load.Tunnels(), Sessions: b.Sessions(),
 		Limit: o.Limit, Slow: thousandths(o.Slow), Excess: thousandths(o.Excess),
 	}
 	full := o.Limit > 0 && load.Active() >= o.Limit || b.MaxInflight > 0 && out.Inflight >= b.MaxInflight

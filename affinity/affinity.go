@@ -47,7 +47,6 @@ type Options struct {
 
 	Sessions int           // the most that is remembered, a power of two; 0: DefaultSessions
 	TTL      time.Duration // after which an unused session is forgotten; 0: DefaultTTL
-	Drain    time.Duration // how long a backend that drains keeps its sessions; 0: it does not
 }
 
 // Defaults of Options.
@@ -57,6 +56,8 @@ const (
 	// DefaultTTL is far longer than Socket.IO is silent (25 s between two pings), and than what a session of an
 	// application that does not ask lb takes to return for.
 	DefaultTTL = 10 * time.Minute
+	// inUse is how long after its last request a session counts as load. Those of Socket.IO that poll ask every 25 s.
+	inUse = 90 * time.Second
 	// maxSessions bounds what a slip of the pen allocates.
 	maxSessions = 1 << 24
 )
@@ -81,6 +82,7 @@ type memory struct {
 	mu   sync.Mutex // held for a change of the pool or of the Options
 	refs map[string]*ref
 
+	shards  []shard
 	secret  secret
 	sids    *table
 	learned *table
@@ -94,26 +96,29 @@ type view struct {
 	tokens tokenTable
 }
 
-// ref stands for the backend of a name, whether there is one now or not.
+// ref stands for the backend of a name, whether there is one now or not, as long as it can be trusted to be the same
+// process. One that was dead gets another ref: nobody has a session with it.
 type ref struct {
 	name  string
-	place atomic.Pointer[place] // nil: not in the pool
-	bound atomic.Int64          // about how many sessions tables have of it: see Sweep
+	place atomic.Pointer[place] // nil: not in the pool, or not that process any more
+	bound atomic.Int64          // about how many sessions in use tables have of it: see Sweep
+
+	// Guarded by memory.mu. Of a ref that was read from a saved state, live is nil until the backend is met.
+	live *upstream.Live
+	era  uint64
 }
 
 // place is what the pool's newest snapshot says of a backend.
 type place struct {
 	b     *upstream.Backend
 	state state
-	since int64 // when it was first seen to drain, ns
 }
 
 type state uint8
 
 const (
-	away     state = iota // nobody is to be sent there
-	draining              // it takes nothing new, sessions for a while
-	closed                // it takes nothing new (weight 0), sessions for ever
+	away   state = iota // nobody is to be sent there
+	closed              // it takes nothing new, as it drains or has weight 0, but who has a session there
 	ready
 )
 
@@ -132,12 +137,12 @@ func New(pool *upstream.Pool, loops int, now int64, o Options, old *Affinity) (*
 	switch {
 	case o.Sessions < 0 || o.Sessions > maxSessions:
 		return nil, fmt.Errorf("affinity: %d sessions, want 1 to %d", o.Sessions, maxSessions)
-	case o.TTL < 0 || o.Drain < 0:
+	case o.TTL < 0:
 		return nil, errors.New("affinity: a time is negative")
 	case o.Kind == AppCookie && !isToken(o.AppCookie):
 		return nil, fmt.Errorf("affinity: %q is no name of a cookie", o.AppCookie)
 	}
-	a := &Affinity{pool: pool, opt: o, shards: make([]shard, max(1, loops)), tokens: map[string][]token{}}
+	a := &Affinity{pool: pool, opt: o, tokens: map[string][]token{}}
 	if o.Kind == Cookie {
 		f, err := o.Cookie.fields()
 		if err != nil {
@@ -145,10 +150,11 @@ func New(pool *upstream.Pool, loops int, now int64, o Options, old *Affinity) (*
 		}
 		a.fields = f
 	}
-	a.memory = &memory{refs: map[string]*ref{}, secret: newSecret()}
-	if old != nil && old.pool == pool {
+	a.memory = &memory{refs: map[string]*ref{}, secret: newSecret(), shards: make([]shard, max(1, loops))}
+	if old != nil && old.pool == pool && len(old.shards) == max(1, loops) {
 		a.memory = old.memory
 	}
+	a.shards = a.memory.shards
 	a.sids, a.learned = a.memory.tables(&o, now)
 	a.memory.mu.Lock()
 	defer a.memory.mu.Unlock()
@@ -188,6 +194,7 @@ func (m *memory) fit(old *table, o *Options, now int64) *table {
 		old.ttl.Store(int64(o.TTL))
 		return old
 	}
+	t.evicted.Store(old.evicted.Load())
 	old.each(now, func(e *entry) { t.putUsed(e.key, e.ref, e.used.Load(), now) })
 	return t
 }
@@ -212,19 +219,19 @@ func (a *Affinity) rebuild(now int64) *view {
 	v := &view{snap: snap, refs: make(map[string]*ref, len(snap.All))}
 	for _, b := range snap.All {
 		r := m.refs[b.Name]
+		era := b.Era()
+		if r != nil && r.live != nil && (r.live != b.Live || r.era != era) {
+			r.place.Store(nil)
+			r = nil
+		}
 		if r == nil {
 			r = &ref{name: b.Name}
 			m.refs[b.Name] = r
 		}
+		r.live, r.era = b.Live, era
+		b.CountSessions(&r.bound)
 		v.refs[b.Name] = r
-		p := &place{b: b, state: stateOf(b)}
-		if p.state == draining {
-			p.since = now
-			if was := r.place.Load(); was != nil && was.state == draining && was.b.Live == b.Live {
-				p.since = was.since
-			}
-		}
-		r.place.Store(p)
+		r.place.Store(&place{b, stateOf(b)})
 	}
 	gone := 0
 	for name, r := range m.refs {
@@ -256,32 +263,41 @@ func stateOf(b *upstream.Backend) state {
 	switch {
 	case life.Probed == upstream.Down || !life.Ejected.IsZero():
 		return away
-	case life.Wanted == upstream.Draining:
-		return draining
-	case life.Wanted == upstream.In && b.Weight <= 0:
+	case life.Wanted == upstream.Draining && life.Sessions, life.Wanted == upstream.In && b.Weight <= 0:
 		return closed
 	}
 	return away
 }
 
 // able is the backend if it can be sent what is bound to it, and whether it takes nothing else.
-func (a *Affinity) able(r *ref, now int64) (b *upstream.Backend, only bool) {
+func able(r *ref) (b *upstream.Backend, only bool) {
 	p := r.place.Load()
-	if p == nil {
+	if p == nil || p.state == away {
 		return nil, false
 	}
-	switch p.state {
-	case ready:
-		return p.b, false
-	case closed:
-		return p.b, true
-	case draining:
-		if now-p.since < int64(a.opt.Drain) {
-			return p.b, true
-		}
-	}
-	return nil, false
+	return p.b, p.state == closed
 }
+
+// Concerns reports whether a request with that query has anything to do with a. Most have not, where there is Socket.IO alone.
+func (a *Affinity) Concerns(query []byte) bool {
+	if a.opt.Kind != None {
+		return true
+	}
+	if a.sids == nil || len(query) == 0 {
+		return false
+	}
+	_, ok := engineIO(query)
+	return ok
+}
+
+// Kind is that of the Options.
+func (a *Affinity) Kind() Kind { return a.opt.Kind }
+
+// SocketIO is that of the Options.
+func (a *Affinity) SocketIO() bool { return a.sids != nil }
+
+// Counted reports whether Sessions knows all that is bound to a backend. Of lb's own cookies, clients alone know.
+func (a *Affinity) Counted() bool { return a.opt.Kind != Cookie }
 
 // refOf is the ref of a backend that a request was sent to, nil when it has left the pool meanwhile.
 func (a *Affinity) refOf(b *upstream.Backend, now int64) *ref {
@@ -292,10 +308,13 @@ func (a *Affinity) refOf(b *upstream.Backend, now int64) *ref {
 	return r
 }
 
-// Sweep forgets the sessions that have expired, and counts the others, so that Sessions is right. Memory is bounded
+// Sweep forgets the sessions that have expired, and counts those in use, so that Sessions is right. Memory is bounded
 // without it. It takes some milliseconds when much is remembered, so it is for an ordinary goroutine, now and then.
 func (a *Affinity) Sweep(now int64) {
 	left := map[*ref]int64{}
+	a.memory.mu.Lock()
+	a.rebuild(now)
+	a.memory.mu.Unlock()
 	for _, t := range []*table{a.sids, a.learned} {
 		if t != nil {
 			t.sweep(now, left)
@@ -306,11 +325,11 @@ func (a *Affinity) Sweep(now int64) {
 	}
 }
 
-// Sessions is how many sessions are remembered of the backend of that name: as many as at the last Sweep, and what came
-// and was pushed out since. What expired since is among them.
+// Sessions is how many sessions of the backend of that name have sent a request of late, those left out that have become
+// a tunnel: as many as at the last Sweep, and what came and was pushed out since.
 func (a *Affinity) Sessions(backend string) int64 {
 	if r := a.view.Load().refs[backend]; r != nil {
-		return r.bound.Load()
+		return max(0, r.bound.Load())
 	}
 	return 0
 }

@@ -43,7 +43,9 @@ func specs(names string) (s []upstream.Spec) {
 }
 
 func newPool(names string) *upstream.Pool {
-	return upstream.NewPool("app", 2, specs(names), nil, func(r []*upstream.Backend) upstream.Strategy { return firstOf(r) })
+	set := upstream.DefaultSettings()
+	set.DrainSessions = 30 * time.Second
+	return upstream.NewPool("app", 2, specs(names), set, func(r []*upstream.Backend) upstream.Strategy { return firstOf(r) })
 }
 
 // backend is the one of that name in the newest snapshot.
@@ -73,7 +75,7 @@ func keys(t testing.TB, texts ...string) *Keys {
 }
 
 func cookieOptions(t testing.TB) Options {
-	return Options{Kind: Cookie, Cookie: CookieOptions{Keys: keys(t, key1), Name: "lb"}, SocketIO: true, Drain: 30 * time.Second}
+	return Options{Kind: Cookie, Cookie: CookieOptions{Keys: keys(t, key1), Name: "lb"}, SocketIO: true}
 }
 
 func newAffinity(t testing.TB, p *upstream.Pool, o Options) *Affinity {

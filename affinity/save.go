@@ -17,7 +17,7 @@ import (
 // Numbers are uvarints, strings have their length before them.
 const magic = "lb affinity 1\n"
 
-// Save is what is remembered, for Load in another process. It may be called while requests are served; now is the time of
+// Save is what is remembered, for Load in another process; nil when that is nothing. It may be called while requests are served; now is the time of
 // the loops.
 func (a *Affinity) Save(now int64) []byte {
 	type saved struct {
@@ -41,6 +41,9 @@ func (a *Affinity) Save(now int64) []byte {
 		})
 		// The longest unused first, so that a smaller table keeps the others.
 		sort.Slice(all[i], func(x, y int) bool { return all[i][x].idle > all[i][y].idle })
+	}
+	if len(all[0])+len(all[1]) == 0 {
+		return nil
 	}
 	b := []byte(magic)
 	b = binary.LittleEndian.AppendUint64(b, a.memory.secret.k0)

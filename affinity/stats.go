@@ -22,7 +22,7 @@ type Result uint8
 
 // The results.
 const (
-	NoResult Result = iota // nothing was asked, or nothing has been answered; and with ByHash
+	NoResult Result = iota // nothing was asked, or nothing has been answered
 	Newcomer               // the request brought nothing to know its client by
 	Hit                    // it went where its session is
 	Miss                   // it brought something that says nothing here: forgotten, forged, of another lb
@@ -46,6 +46,21 @@ type Stats struct {
 	Visits  [bys][results]upstream.Counter
 	Learned upstream.Counter // sessions whose backend was learned, again for those that moved
 	Unread  upstream.Counter // answers to Socket.IO handshakes in which no session ID was found
+}
+
+// Uses reports whether clients may be known so.
+func (a *Affinity) Uses(by By) bool {
+	switch by {
+	case BySID:
+		return a.sids != nil
+	case ByCookie:
+		return a.opt.Kind == Cookie
+	case ByAppCookie:
+		return a.opt.Kind == AppCookie
+	case ByHash:
+		return a.opt.Kind == Hash
+	}
+	return false
 }
 
 // shard keeps the Stats of two loops out of one cache line.

@@ -86,11 +86,27 @@ func (t *table) get(key uint64, now int64) *ref {
 	return nil
 }
 
-// touch renews e. Times are rounded to a sixteenth of the TTL, so that the polls of a session that come in on several
+// touch renews e. Times are rounded to a sixteenth of the TTL, and of inUse, so that the polls of a session that come in on several
 // loops do not pass a cache line back and forth.
 func (t *table) touch(e *entry, now int64) {
-	if now-e.used.Load() > t.ttl.Load()/16 {
+	if now-e.used.Load() > min(t.ttl.Load(), int64(inUse))/16 {
 		e.used.Store(now)
+	}
+}
+
+// rest makes a session one that is not in use, but remembered.
+func (t *table) rest(key uint64, now int64) {
+	sets := t.sets.Load()
+	if sets == nil {
+		return
+	}
+	for _, s := range t.pair(*sets, key) {
+		for i := range s.entries {
+			if e := s.entries[i].Load(); e != nil && e.key == key && now-e.used.Load() < int64(inUse) {
+				e.used.Store(now - int64(inUse))
+				e.ref.bound.Add(-1)
+			}
+		}
 	}
 }
 
@@ -174,7 +190,7 @@ func (s *set) label(i int) {
 	}
 }
 
-// sweep forgets what has expired, and adds up who has what is left.
+// sweep forgets what has expired, and adds up who has what is in use.
 func (t *table) sweep(now int64, left map[*ref]int64) {
 	sets := t.sets.Load()
 	if sets == nil {
@@ -187,8 +203,10 @@ func (t *table) sweep(now int64, left map[*ref]int64) {
 			if e == nil {
 				continue
 			}
-			if now-e.used.Load() <= t.ttl.Load() {
-				left[e.ref]++
+			if idle := now - e.used.Load(); idle <= t.ttl.Load() {
+				if idle < int64(inUse) {
+					left[e.ref]++
+				}
 				continue
 			}
 			if s.entries[i].CompareAndSwap(e, nil) {

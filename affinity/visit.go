@@ -45,6 +45,7 @@ type Answer struct {
 	Status   int
 	TLS      bool   // the client came by TLS, to lb or to a trusted proxy
 	Encoding []byte // the answer's Content-Encoding
+	GaveWay  bool   // with a hash: another backend than that of the key has answered
 }
 
 // Visit is one request of a client that may have been here before. It belongs to one loop. The zero Visit is one of a pool
@@ -59,6 +60,7 @@ type Visit struct {
 	want *upstream.Backend // that one, if it may serve it now
 	only bool              // it takes nothing else
 
+	sid      uint64 // what a Socket.IO session is remembered under; 0: there is none
 	stranger uint64 // what a Socket.IO session that nobody knows will be remembered under; 0: there is none
 
 	known   uint64 // what the application's cookie is remembered under; 0: there is none
@@ -111,6 +113,7 @@ func (v *Visit) session(sid []byte, r *Request) bool {
 		return false
 	}
 	key := v.a.sids.keyOfQuery(sid)
+	v.sid = key
 	if v.remembered(v.a.sids, key, r.Now) {
 		return true
 	}
@@ -125,7 +128,7 @@ func (v *Visit) remembered(t *table, key uint64, now int64) bool {
 	if v.ref = t.get(key, now); v.ref == nil {
 		return false
 	}
-	v.want, v.only = v.a.able(v.ref, now)
+	v.want, v.only = able(v.ref)
 	return true
 }
 
@@ -144,7 +147,7 @@ func (v *Visit) ownCookie(w *view, r *Request) {
 			v.asked = true
 			if s := w.tokens.find(value); s != nil {
 				v.by, v.ref, v.current = ByCookie, s.ref, s.current
-				v.want, v.only = v.a.able(s.ref, r.Now)
+				v.want, v.only = able(s.ref)
 				return
 			}
 		}
@@ -182,6 +185,15 @@ func (v *Visit) appCookie(r *Request) {
 // but this belongs to what it has.
 func (v *Visit) Prefer() (b *upstream.Backend, only bool) { return v.want, v.only }
 
+// Bound reports whether nobody but whom Prefer names can serve the request: its session is in that process.
+func (v *Visit) Bound() bool { return v.by == BySID && v.want != nil }
+
+// Begins reports whether the request begins a session that lasts.
+func (v *Visit) Begins() bool { return v.hs.asked }
+
+// Affinity is what the visit is to, nil for none.
+func (v *Visit) Affinity() *Affinity { return v.a }
+
 // HashKey is for upstream.Selection, where the pool's strategy goes by it.
 func (v *Visit) HashKey() (key uint64, ok bool) { return v.key, v.hasKey }
 
@@ -209,7 +221,9 @@ func (v *Visit) Answer(dst []byte, ans *Answer) []byte {
 	v.now, v.loop = ans.Now, ans.Loop
 	v.server = a.refOf(ans.Backend, ans.Now)
 	st := &a.shards[v.loop].Stats
-	v.result = v.judge()
+	if v.result = v.judge(); v.by == ByHash && ans.GaveWay {
+		v.result = Strayed
+	}
 	st.Visits[v.by][v.result].Inc()
 	if v.server == nil {
 		return dst // it left the pool while it answered
@@ -224,6 +238,10 @@ func (v *Visit) Answer(dst []byte, ans *Answer) []byte {
 			v.settled()
 		}
 	}
+	if ans.Status == 101 && v.sid != 0 {
+		// It is a tunnel now, and counted as that; nobody asks for it by its ID any more, unless the upgrade fails yet.
+		a.sids.rest(v.sid, v.now)
+	}
 	if ans.Status >= 502 && ans.Status <= 504 || v.by == BySID && v.ref != nil {
 		return dst
 	}
@@ -232,7 +250,7 @@ func (v *Visit) Answer(dst []byte, ans *Answer) []byte {
 		if v.result == Strayed || v.result == Hit && v.current {
 			break
 		}
-		if b, only := a.able(v.server, v.now); v.result != Hit && (b == nil || only) {
+		if b, only := able(v.server); v.result != Hit && (b == nil || only) {
 			break // it takes nothing new, or not any more: this was one of the last
 		}
 		if t := a.view.Load().tokens.set[v.server.name]; t != nil {
@@ -249,7 +267,7 @@ func (v *Visit) Answer(dst []byte, ans *Answer) []byte {
 func (v *Visit) judge() Result {
 	switch {
 	case v.by == ByHash:
-		return NoResult
+		return Hit // see Answer
 	case !v.asked:
 		return Newcomer
 	case v.ref == nil:
@@ -258,7 +276,7 @@ func (v *Visit) judge() Result {
 		return Hit
 	}
 	// Asked again: that it was ejected may be why the request ended elsewhere.
-	if b, _ := v.a.able(v.ref, v.now); b == nil {
+	if b, _ := able(v.ref); b == nil {
 		return Moved
 	}
 	return Strayed
@@ -292,6 +310,22 @@ func (v *Visit) learn(t *table, key uint64) {
 		v.a.shards[v.loop].Learned.Inc()
 	}
 }
+
+// Unknown reports whether the request is of a Socket.IO session that nobody here knows.
+func (v *Visit) Unknown() bool { return v.stranger != 0 }
+
+// Word says in the access log what the client was known by, and what became of it; "" of a request that has nothing to
+// do with affinity, or was not answered by a backend.
+func (v *Visit) Word() string { return words[v.by][v.result] }
+
+var words = func() (w [bys][results]string) {
+	for by := ByNothing + 1; by < bys; by++ {
+		for r := NoResult + 1; r < results; r++ {
+			w[by][r] = by.String() + " " + r.String()
+		}
+	}
+	return w
+}()
 
 // MayBeElsewhere reports whether an answer, of which body is at least the beginning, says that its backend does not know the
 // Socket.IO session, while lb does not know who does. Then nothing has been done with the request, whatever its method,

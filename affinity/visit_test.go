@@ -85,30 +85,32 @@ func TestCookieMoves(t *testing.T) {
 
 func TestDraining(t *testing.T) {
 	p := newPool("a b")
-	a := newAffinity(t, p, cookieOptions(t)) // Drain of 30 s
+	a := newAffinity(t, p, cookieOptions(t))
 	mine := []string{"lb=" + ask{other: "b"}.of(t, a).value(t)}
 	begun := polling
 	ask{query: begun, other: "b", body: open4("S1")}.of(t, a).want(t, "b sid new", true)
 	b := backend(t, p, "b")
 
-	p.SetWanted(b, upstream.Draining)
-	for _, at := range []int64{100, 110, 129} {
-		for _, q := range []ask{{now: at * sec, cookies: mine}, {now: at * sec, query: polling + "&sid=S1"}} {
+	p.StartDraining(b)
+	for range 2 {
+		for _, q := range []ask{{cookies: mine}, {query: polling + "&sid=S1"}} {
 			if w := q.of(t, a); !w.only || !strings.HasSuffix(w.line, " hit") {
-				t.Errorf("after %d s: %s, only %v", at, w.line, w.only)
+				t.Errorf("%s, only %v", w.line, w.only)
 			}
 		}
-		// Something else changes the pool: the time goes on.
-		p.SetProbed(backend(t, p, "a"), upstream.Up)
+		p.SetProbed(backend(t, p, "a"), upstream.Up) // something else changes the pool
 	}
+	p.EndSessions(b)
 	ask{now: 130 * sec, cookies: mine, other: "a"}.of(t, a).want(t, "a cookie moved", true)
 	ask{now: 130 * sec, query: polling + "&sid=S1", other: "a"}.of(t, a).want(t, "a sid moved", false)
+	p.StartDraining(b) // said again, it does not begin again
+	ask{now: 130 * sec, cookies: mine, other: "a"}.of(t, a).want(t, "a cookie moved", true)
 	p.SetWanted(b, upstream.In)
 	p.SetProbed(b, upstream.Up)
 	if w := (ask{now: 131 * sec, cookies: mine}).of(t, a).want(t, "b cookie hit", false); w.only {
 		t.Error("it was taken back, but takes nothing new")
 	}
-	p.SetWanted(b, upstream.Draining)
+	p.StartDraining(b)
 	ask{now: 140 * sec, cookies: mine}.of(t, a).want(t, "b cookie hit", false)
 	// One that dies meanwhile keeps nobody.
 	p.SetDead(b, time.Now())
@@ -207,10 +209,26 @@ func TestSocketIO(t *testing.T) {
 	if n := a.Sessions("a"); n != 1000 {
 		t.Errorf("%d sessions", n)
 	}
-	a.Sweep(100 * sec)
+	a.Sweep(60 * sec)
 	if n := a.Sessions("a"); n != 1000 {
 		t.Errorf("%d sessions after a sweep", n)
 	}
+	if n := backend(t, p, "a").Live.Sessions(); n != 1000 {
+		t.Errorf("%d sessions for the strategy", n)
+	}
+	// One that became a tunnel is counted as that, and found if the upgrade fails yet.
+	ask{now: 61 * sec, query: "EIO=4&transport=websocket&sid=S3", status: 101}.of(t, a).want(t, "a sid hit", false)
+	if n := a.Sessions("a"); n != 999 {
+		t.Errorf("%d sessions beside a tunnel", n)
+	}
+	ask{now: 61 * sec, query: polling + "&sid=S3"}.of(t, a).want(t, "a sid hit", false)
+	// Who has not asked for long is remembered, but no load.
+	ask{now: 100 * sec, query: polling + "&sid=S6"}.of(t, a).want(t, "a sid hit", false)
+	a.Sweep(180 * sec)
+	if n := a.Sessions("a"); n != 1 {
+		t.Errorf("%d sessions in use", n)
+	}
+	ask{now: 181 * sec, query: polling + "&sid=S0"}.of(t, a).want(t, "a sid hit", false)
 	a.Sweep(1000 * sec)
 	if n := a.Sessions("a"); n != 0 || a.Sessions("nobody") != 0 {
 		t.Errorf("%d sessions are left", n)
@@ -319,7 +337,7 @@ func TestNamesAreBounded(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for _, o := range []Options{
-		{Sessions: -1}, {Sessions: maxSessions + 1}, {TTL: -1}, {Drain: -1}, {Kind: AppCookie}, {Kind: AppCookie, AppCookie: "a b"}, {Kind: Cookie},
+		{Sessions: -1}, {Sessions: maxSessions + 1}, {TTL: -1}, {Kind: AppCookie}, {Kind: AppCookie, AppCookie: "a b"}, {Kind: Cookie},
 	} {
 		if _, err := New(newPool("a"), 1, 0, o, nil); err == nil {
 			t.Errorf("%+v was accepted", o)
@@ -409,7 +427,7 @@ func TestLoopsAndChanges(t *testing.T) {
 					return
 				case <-time.After(time.Millisecond):
 				}
-				p.Update(specs([]string{"a b c", "a b", "a b c d", "a b@9"}[i%4]), nil, nil)
+				p.Update(specs([]string{"a b c", "a b", "a b c d", "a b d"}[i%4]), nil, nil)
 				if i%10 == 0 {
 					a.Sweep(clock())
 				}

@@ -57,6 +57,8 @@ func (k *Key) assign(r *reader, path string, v any, dst any) {
 			return
 		}
 		*dst = h
+	case *Secrets:
+		*dst = k.secrets(r, path, v)
 	case *[]netip.Prefix:
 		*dst = k.proxies(r, path, v)
 	case *[]Backend:
@@ -203,6 +205,12 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 		s, err = parseHost(s)
 	case kindPath:
 		s, err = parsePath(s)
+	case kindCookieName:
+		err = checkCookieName(s)
+	case kindCookiePath:
+		err = checkCookiePath(s)
+	case kindCookieDomain:
+		err = checkCookieDomain(s)
 	case kindCheckPath:
 		err = checkCheckPath(s)
 	case kindCheckHost:

@@ -60,6 +60,9 @@ func (r *reader) checkPool(c *Config, p *Pool) {
 	if hash := path + ".hash"; r.given(hash) && p.Strategy != "hash" && !r.bad[path+".strategy"] && !r.bad[hash] {
 		r.faultKey(hash, `is only for strategy = "hash", and the strategy here is %q: change that or leave this out`, p.Strategy)
 	}
+	if bound := path + ".hash_bound"; r.given(bound) && p.HashBound != DefaultPool("").HashBound && p.Strategy != "hash" && p.Affinity.Kind != "hash" && !r.bad[path+".strategy"] && !r.bad[bound] {
+		r.faultKey(bound, `is only for strategy = "hash", or affinity of kind "hash": leave it out`)
+	}
 	for _, name := range []string{"max_idle", "idle_timeout"} {
 		if key := path + "." + name; r.given(key) && !p.Reuse && !r.bad[key] {
 			r.faultKey(key, "has no use with reuse = false, which keeps no connections: leave one of them out")
@@ -67,6 +70,7 @@ func (r *reader) checkPool(c *Config, p *Pool) {
 	}
 	r.checkHealth(path+".health", p)
 	r.checkEjection(path+".ejection", &p.Ejection)
+	r.checkAffinity(path+".affinity", c, p)
 	for _, b := range p.Backends {
 		i := strings.LastIndexByte(b.Address, ':')
 		if strings.HasPrefix(b.Address, "unix:") || i < 0 {

@@ -78,6 +78,7 @@ type Pool struct {
 	Backends        []Backend     // ranges are expanded, addresses and names unique
 	Strategy        string        // one of Strategies
 	Hash            HashKey       // set (Source "ip" at least) whatever the strategy
+	HashBound       int           // percent of the mean in flight that a backend may have before its keys give way; 0: any
 	ConnectTimeout  time.Duration // 0: 1 s to a backend on this machine, 3 s to any other
 	ResponseTimeout time.Duration // to the response head
 	ReadTimeout     time.Duration // between two reads of a response body
@@ -97,13 +98,14 @@ type Pool struct {
 	SlowStart       time.Duration // 0: none
 	Health          Health
 	Ejection        Ejection
+	Affinity        Affinity
 	Pos             Pos
 }
 
 // HashKey is what the hash strategy looks at.
 type HashKey struct {
-	Source string // "ip", "header", "cookie" or "query"
-	Name   string // of the header, cookie or query parameter; "" for "ip"
+	Source string // "ip", "header", "cookie", "query" or "path"
+	Name   string // of the header, cookie or query parameter; of "path" the number of the part, "" for all of it; "" for "ip"
 }
 
 // Backend is one instance of the app.

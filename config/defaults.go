@@ -25,6 +25,7 @@ func DefaultPool(name string) Pool {
 	setDefaults("pool.NAME", p.fields())
 	setDefaults("pool.NAME.health", p.Health.fields())
 	setDefaults("pool.NAME.ejection", p.Ejection.fields())
+	setDefaults("pool.NAME.affinity", p.Affinity.fields())
 	return p
 }
 
@@ -58,7 +59,7 @@ func (l *Listen) fields() map[string]any { return map[string]any{"address": &l.A
 
 func (p *Pool) fields() map[string]any {
 	return map[string]any{
-		"backends": &p.Backends, "strategy": &p.Strategy, "hash": &p.Hash, "connect_timeout": &p.ConnectTimeout,
+		"backends": &p.Backends, "strategy": &p.Strategy, "hash": &p.Hash, "hash_bound": &p.HashBound, "connect_timeout": &p.ConnectTimeout,
 		"response_timeout": &p.ResponseTimeout, "read_timeout": &p.ReadTimeout, "tunnel_idle": &p.TunnelIdle,
 		"max_idle": &p.MaxIdle, "idle_timeout": &p.IdleTimeout, "reuse": &p.Reuse, "retries": &p.Retries, "max_inflight": &p.MaxInflight,
 		"retry_budget": &p.RetryBudget, "try_timeout": &p.TryTimeout, "queue": &p.QueueLen, "queue_timeout": &p.QueueTimeout,

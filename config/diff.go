@@ -47,6 +47,7 @@ func Diff(a, b *Config) (all []Difference) {
 			add(table, fa, fb)
 			add(joinKey(table, "health"), was.Health.fields(), is.Health.fields())
 			add(joinKey(table, "ejection"), was.Ejection.fields(), is.Ejection.fields())
+			add(joinKey(table, "affinity"), was.Affinity.fields(), is.Affinity.fields())
 		}
 	}
 	for i := range be.Routes {
@@ -66,6 +67,8 @@ func showValue(v any) string {
 		return showDuration(v)
 	case string:
 		return fmt.Sprintf("%q", v)
+	case Secrets:
+		return v.String() // of which some is another
 	case HashKey:
 		return fmt.Sprintf("%q", strings.TrimSuffix(v.Source+":"+v.Name, ":"))
 	case []netip.Prefix:

@@ -109,8 +109,11 @@ func (r *reader) checkEjection(path string, e *Ejection) {
 func (r *reader) unused(path string, fields map[string]any, keys []string, why func(key string) string) {
 	p := DefaultPool("")
 	defaults := p.Health.fields()
-	if strings.HasSuffix(path, ".ejection") {
+	switch {
+	case strings.HasSuffix(path, ".ejection"):
 		defaults = p.Ejection.fields()
+	case strings.HasSuffix(path, ".affinity"):
+		defaults = p.Affinity.fields()
 	}
 	for _, key := range keys {
 		if at := path + "." + key; r.given(at) && !r.bad[at] && !reflect.DeepEqual(fields[key], defaults[key]) {

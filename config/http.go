@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
-// parseHash reads "ip", "header:NAME", "cookie:NAME", "query:NAME".
+// parseHash reads "ip", "header:NAME", "cookie:NAME", "query:NAME", "path", "path:2".
 func parseHash(s string) (HashKey, error) {
 	source, name, named := strings.Cut(s, ":")
 	switch source {
@@ -26,9 +27,15 @@ func parseHash(s string) (HashKey, error) {
 		}
 		return HashKey{}, fmt.Errorf("%s: %s cannot be the name of a %s", quote(s), quote(name), source)
 	}
-	all := `; there is "ip", "header:NAME", "cookie:NAME", "query:NAME"`
-	if m := suggest(source, []string{"ip", "header", "cookie", "query"}); m != "" {
-		if m != "ip" {
+	if source == "path" {
+		if n, err := strconv.Atoi(name); named && (err != nil || n < 1 || n > 100) {
+			return HashKey{}, fmt.Errorf(`%s: the number of a part of the path goes from 1 to 100: "path:2" of /rooms/7/chat is 7`, quote(s))
+		}
+		return HashKey{source, name}, nil
+	}
+	all := `; there is "ip", "header:NAME", "cookie:NAME", "query:NAME", "path", "path:N"`
+	if m := suggest(source, []string{"ip", "header", "cookie", "query", "path"}); m != "" {
+		if m != "ip" && m != "path" {
 			m += ":" + name
 		}
 		all = fmt.Sprintf(", did you mean %s?", quote(m))

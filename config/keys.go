@@ -82,6 +82,10 @@ const (
 	kindCheckHeaders
 	kindCheckStatus
 	kindText
+	kindCookieName
+	kindCookiePath
+	kindCookieDomain
+	kindSecrets
 )
 
 // kinds gives each kind its name in the documentation and the words of a type mismatch, of which %s is an example.
@@ -94,7 +98,7 @@ var kinds = [...]struct{ name, wants string }{
 	kindAddress:  {"address", `an address such as ":8080"`},
 	kindFile:     {"path", `the path of a file such as "/run/lb.sock"`},
 	kindProxies:  {"list of addresses", `a list of addresses such as ["10.0.0.0/8"]`},
-	kindHash:     {`"ip", "header:NAME", "cookie:NAME" or "query:NAME"`, `"ip", "header:NAME", "cookie:NAME" or "query:NAME"`},
+	kindHash:     {`"ip", "header:NAME", "cookie:NAME", "query:NAME", "path" or "path:N"`, `"ip", "header:NAME", "cookie:NAME", "query:NAME", "path" or "path:N"`},
 	kindBackends: {"list of backends", `a list of backends such as ["127.0.0.1:3000-3003"]`},
 	kindBackend:  {"backend", `a backend such as "127.0.0.1:3000", a port, or a table such as { address = "127.0.0.1:3000" }`},
 	kindName:     {"name", `a name such as "blue-1"`},
@@ -107,6 +111,11 @@ var kinds = [...]struct{ name, wants string }{
 	kindCheckHeaders: {"table of texts", `a table such as { X-Check = "lb" }`},
 	kindCheckStatus:  {"list of statuses and ranges, or one of them", `a status such as 200, a range such as "200-399", or a list of these`},
 	kindText:         {"text", `text such as "ok"`},
+
+	kindCookieName:   {"name of a cookie", `the name of a cookie such as "lb"`},
+	kindCookiePath:   {"path", `a path such as "/"`},
+	kindCookieDomain: {"domain", `a domain such as "example.com"`},
+	kindSecrets:      {"list of texts", `a list of texts such as ["${LB_KEY}"]`},
 }
 
 const (
@@ -127,7 +136,9 @@ var keys = []Key{
 	{Table: "pool.NAME", Name: "strategy", kind: kindChoice, Default: `"least_conn"`, words: strategies,
 		Doc: `Which backend gets the next request. See "Strategies" below.`},
 	{Table: "pool.NAME", Name: "hash", kind: kindHash, Default: `"ip"`,
-		Doc: `What the strategy "hash" looks at: the client's address, a request header, a cookie, or a parameter of the query. Allowed with that strategy only.`},
+		Doc: `What the strategy "hash" looks at: the client's address, a request header, a cookie, a parameter of the query, the path, or its first, second ... part. Allowed with that strategy only.`},
+	{Table: "pool.NAME", Name: "hash_bound", kind: kindInt, Default: "200", min: 100, max: 100_000, words: []string{"off"},
+		Doc: `How many requests a backend may have in work, in percent of the mean, before others take requests that hash to it. Ten it may always have. "off": any number.`},
 	{Table: "pool.NAME", Name: "connect_timeout", kind: kindDuration, Default: `"auto"`, min: ms, max: 300 * sec, words: []string{"auto"},
 		Doc: `How long a connection to a backend may take. "auto" is 1s to this machine and 3s to another.`},
 	{Table: "pool.NAME", Name: "response_timeout", kind: kindDuration, Default: `"60s"`, min: ms, max: 24 * hour,
@@ -221,6 +232,37 @@ var keys = []Key{
 		Doc: `How long a backend is left out the first time. Each time soon after that is twice as long.`},
 	{Table: "pool.NAME.ejection", Name: "max_out", kind: kindDuration, Default: `"1m"`, min: 10 * ms, max: 24 * hour,
 		Doc: `The longest time that a backend is left out.`},
+
+	{Table: "pool.NAME.affinity", Name: "kind", kind: kindChoice, Default: `"off"`, words: []string{"off", "cookie", "app_cookie", "hash"},
+		Doc: `How a client is known again: by a cookie that lb sets, by one that your app sets, or by a hash of something in its requests.`},
+	{Table: "pool.NAME.affinity", Name: "name", kind: kindCookieName, Default: `""`, Else: "`lb_` and the pool's name; with `\"app_cookie\"` it must be given",
+		Doc: `The name of the cookie.`},
+	{Table: "pool.NAME.affinity", Name: "path", kind: kindCookiePath, Default: `"/"`,
+		Doc: `The path below which browsers send the cookie.`},
+	{Table: "pool.NAME.affinity", Name: "domain", kind: kindCookieDomain, Default: `""`, Else: "the host that was asked",
+		Doc: `The domain to whose hosts browsers send the cookie.`},
+	{Table: "pool.NAME.affinity", Name: "max_age", kind: kindDuration, Default: `"session"`, min: sec, max: 9600 * hour, words: []string{"session"},
+		Doc: `How long browsers keep the cookie, counted from when it was set. "session": as long as they run.`},
+	{Table: "pool.NAME.affinity", Name: "secure", kind: kindChoice, Default: `"auto"`, words: []string{"auto", "always", "never"},
+		Doc: `Whether the cookie goes over HTTPS only. "auto": when the client came by HTTPS, as a trusted proxy says.`},
+	{Table: "pool.NAME.affinity", Name: "same_site", kind: kindChoice, Default: `"lax"`, words: []string{"lax", "strict", "none"},
+		Doc: `The cookie's SameSite. "none" is for apps in frames of other sites.`},
+	{Table: "pool.NAME.affinity", Name: "keys", kind: kindSecrets, Default: "[]", Else: "those of key_file",
+		Doc: `What cookies are signed with, at least 32 characters each, for several lb that share them. The first signs, all verify.`},
+	{Table: "pool.NAME.affinity", Name: "key_file", kind: kindFile, Default: `""`, Else: "`affinity.keys` in `$STATE_DIRECTORY`",
+		Doc: `A file of such keys, one a line. It is made with a random key when there is none.`},
+	{Table: "pool.NAME.affinity", Name: "hash", kind: kindHash, Default: `"ip"`,
+		Doc: `What kind "hash" looks at.`},
+	{Table: "pool.NAME.affinity", Name: "socketio", kind: kindBool, Default: "true",
+		Doc: `Whether sessions of Socket.IO stay with the backend that they began with.`},
+	{Table: "pool.NAME.affinity", Name: "sessions", kind: kindInt, Default: "65536", min: 64, max: 16_777_216,
+		Doc: `How many sessions of Socket.IO, and how many of your app's cookies, are remembered. They take 40 bytes each. The longest unused is forgotten first.`},
+	{Table: "pool.NAME.affinity", Name: "ttl", kind: kindDuration, Default: `"10m"`, min: 120 * sec, max: 720 * hour,
+		Doc: `How long a session is remembered that nobody uses.`},
+	{Table: "pool.NAME.affinity", Name: "drain", kind: kindDuration, Default: `"30s"`, min: sec, max: 24 * hour, words: []string{"off"},
+		Doc: `How long a draining backend goes on serving the clients it has. It gets no new ones.`},
+	{Table: "pool.NAME.affinity", Name: "rebalance", kind: kindInt, Default: `"off"`, min: 1, max: 100, words: []string{"off"},
+		Doc: `How many of its WebSockets a backend that has more than its share may lose in a minute, in percent, so that their clients connect to the others.`},
 
 	{Table: "admin", Name: "address", kind: kindAddress, Default: `"127.0.0.1:9901"`, words: []string{"off"},
 		Doc: `Where ` + "`/metrics`" + ` for Prometheus and ` + "`/-/healthy`, `/-/ready`" + ` are served. Keep it away from the internet.`},

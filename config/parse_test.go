@@ -93,6 +93,7 @@ path = "/var/log/lb.log"
   backends = [3000, { address = "[::1]:3001-3002", weight = 3, max_inflight = 0 }, "${LB_TEST_PORT}"]
 strategy = "hash"
 hash = "header:X-User"
+hash_bound = 300
 connect_timeout = "500ms"
 response_timeout = "5s"
 read_timeout = "6s"
@@ -135,6 +136,7 @@ reuse = false
 queue = 7
 health = { kind = "off" }
 ejection.faults = "off"
+affinity = { kind = "cookie", name = "n", path = "/p", domain = "d.example", max_age = "1h", secure = "always", same_site = "strict", keys = ["${OK:-x}123456789abcdef0123456789abcdef"], key_file = "", socketio = false, drain = "1m", rebalance = 5 }
 [route.api]
 host = "API.example.com"
 path = "/v1"
@@ -146,9 +148,13 @@ pool = "app"
 		t.Fatal(err)
 	}
 	api := DefaultPool("api")
-	api.Backends = []Backend{{"unix:/run/api.sock", "api-1", 1, 0, Pos{65, 13}}}
-	api.Reuse, api.Pos = false, Pos{64, 1}
+	api.Backends = []Backend{{"unix:/run/api.sock", "api-1", 1, 0, Pos{66, 13}}}
+	api.Reuse, api.Pos = false, Pos{65, 1}
 	api.Health.Kind, api.Ejection.Faults, api.QueueLen = "off", 0, 7
+	api.Affinity = Affinity{
+		"cookie", "n", "/p", "d.example", time.Hour, "always", "strict", Secrets{"x123456789abcdef0123456789abcdef"}, "",
+		HashKey{"ip", ""}, false, 65536, 10 * time.Minute, time.Minute, 5,
+	}
 	want := &Config{
 		File: "f",
 		Server: Server{3, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}, 90 * time.Second,
@@ -162,16 +168,16 @@ pool = "app"
 				{"[::1]:3001", "[::1]:3001", 3, 0, Pos{25, 21}},
 				{"[::1]:3002", "[::1]:3002", 3, 0, Pos{25, 21}},
 				{"127.0.0.1:3009", "127.0.0.1:3009", 1, 50, Pos{25, 84}},
-			}, "hash", HashKey{"header", "X-User"}, 500 * time.Millisecond, 5 * time.Second, 6 * time.Second, 2 * time.Hour,
+			}, "hash", HashKey{"header", "X-User"}, 300, 500 * time.Millisecond, 5 * time.Second, 6 * time.Second, 2 * time.Hour,
 			9, 7 * time.Second, true, 0, 50, 100, 3 * time.Second, -1, 8 * time.Second, 9 * time.Second, 10, 1 << 20, 0,
 			Health{
 				"http", "/health?full=1", "HEAD", "app.example.com:81", 9000,
 				map[string]string{"X-Check": "lb", "Authorization": "Bearer x"}, []StatusRange{{204, 204}, {200, 202}}, "",
 				3 * time.Second, 100 * time.Millisecond, 4 * time.Second, 5 * time.Second, 4, 5, 0,
 			},
-			Ejection{6, 70, 11 * time.Second, 12 * time.Second, 13 * time.Second}, Pos{24, 1},
+			Ejection{6, 70, 11 * time.Second, 12 * time.Second, 13 * time.Second}, DefaultPool("").Affinity, Pos{24, 1},
 		}, api},
-		Routes: []Route{{"api", "api.example.com", "/v1", "api", Pos{70, 1}}, {"rest", "", "/", "app", Pos{74, 1}}},
+		Routes: []Route{{"api", "api.example.com", "/v1", "api", Pos{72, 1}}, {"rest", "", "/", "app", Pos{76, 1}}},
 	}
 	if d := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("-want +got:\n%s", d)
@@ -193,7 +199,15 @@ func TestLimits(t *testing.T) {
 			text := "[pool.app]\nbackends = [3000]\n"
 			switch k.Table {
 			case "pool.NAME":
+				if k.Name == "hash_bound" {
+					line += "strategy = \"hash\"\n"
+				}
 				text += line
+			case "pool.NAME.affinity":
+				if k.Name == "max_age" {
+					line += "kind = \"cookie\"\n"
+				}
+				text += "[pool.app.affinity]\n" + line
 			case "pool.NAME.backends":
 				text = "[pool.app]\nbackends = [3001, { address = 3000, " + strings.TrimSpace(line) + " }]\n"
 			case "pool.NAME.health":
@@ -264,7 +278,7 @@ func TestNotText(t *testing.T) {
 		"# \x01\n# \x02 \x03\n":            "f:1:3: the control character 0x01 cannot be in a file: remove it\nf:2:3: the control character 0x02 cannot be in a file: remove it",
 		"a = 1\rb = 2\n":                   "f:1:6: a carriage return inside a line: end lines with a line feed",
 		"\xef\xbb\xbf[poool.a]\r\n\r\nx=1": "f:1:1: poool: unknown table, did you mean \"pool\"?",
-		"#é日\n[pool.\"é日\"]\nx = 1\n":      "f:2:1: pool.\"é日\": a name is made of letters a-z, digits, \"_\", \"-\" and \".\"\nf:3:1: pool.\"é日\".x: unknown key; the keys here are backends, strategy, hash, connect_timeout, response_timeout, read_timeout, tunnel_idle, max_idle, idle_timeout, reuse, retries, max_inflight, retry_budget, try_timeout, queue, queue_timeout, hold, hold_requests, hold_bytes, slow_start, health, ejection",
+		"#é日\n[pool.\"é日\"]\nx = 1\n":      "f:2:1: pool.\"é日\": a name is made of letters a-z, digits, \"_\", \"-\" and \".\"\nf:3:1: pool.\"é日\".x: unknown key; the keys here are backends, strategy, hash, hash_bound, connect_timeout, response_timeout, read_timeout, tunnel_idle, max_idle, idle_timeout, reuse, retries, max_inflight, retry_budget, try_timeout, queue, queue_timeout, hold, hold_requests, hold_bytes, slow_start, health, ejection, affinity",
 	} {
 		if got := verdict(in); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", in, got, want)

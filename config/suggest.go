@@ -32,7 +32,7 @@ var aliases = map[string]string{
 
 	"leastconn": "least_conn", "least_connections": "least_conn", "least_connection": "least_conn", "least_requests": "least_conn", "least_request": "least_conn",
 	"roundrobin": "round_robin", "rr": "round_robin", "wrr": "round_robin", "weighted_round_robin": "round_robin", "static_rr": "round_robin",
-	"ip_hash": "hash", "source": "hash", "consistent_hash": "hash", "hrw": "hash", "sticky": "hash", "ring_hash": "hash", "maglev": "hash",
+	"ip_hash": "hash", "source": "hash", "consistent_hash": "hash", "hrw": "hash", "sticky": "hash affinity", "stickiness": "affinity", "session_affinity": "affinity", "persistence": "affinity", "stick": "affinity", "session": "affinity", "cookie": "affinity name", "socket_io": "socketio", "samesite": "same_site", "maxage": "max_age", "secret": "keys", "expires": "max_age", "ring_hash": "hash", "maglev": "hash",
 	"least_time": "ewma", "leasttime": "ewma", "peak_ewma": "ewma", "latency": "ewma", "fastest": "ewma", "random_two": "p2c", "power_of_two": "p2c", "two_choices": "p2c",
 	"none": "off", "no": "off", "false": "off", "disabled": "off", "nginx": "combined", "apache": "combined", "common": "combined", "clf": "combined",
 }

@@ -11,6 +11,7 @@ var tables = map[string]string{
 		`an exact host before "*.example.com", that before any host; then the longest path.`,
 	"pool.NAME.health":   `How backends are asked whether they are well. Without it, lb connects to each every 2 seconds.`,
 	"pool.NAME.ejection": `When a backend is left out because requests to it failed, and for how long.`,
+	"pool.NAME.affinity": `How clients are kept with the backend that they began with. Sessions of Socket.IO are without any of this.`,
 	"admin":              `Metrics, status and health of lb itself.`,
 	"access_log":         `A line for each request.`,
 	"server":             `The process, and what clients may do.`,

@@ -235,7 +235,7 @@ func (w *watch) heed(err error) {
 	switch wanted := w.b.Life().Wanted; {
 	case errors.Is(err, ErrDrain) && !w.asked && wanted == upstream.In:
 		w.asked = true
-		w.m.pool.SetWanted(w.b, upstream.Draining)
+		w.m.pool.StartDraining(w.b)
 		w.emit(Event{What: Drains, Why: err.Error()})
 	case err == nil && w.asked:
 		w.asked = false

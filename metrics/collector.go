@@ -37,7 +37,10 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range reloadFamilies {
 		ch <- f.desc
 	}
-	for _, d := range []*prometheus.Desc{reloadsDesc, checksDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
+	for _, f := range affinityFamilies {
+		ch <- f.desc
+	}
+	for _, d := range []*prometheus.Desc{reloadsDesc, visitsDesc, checksDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
 		ch <- d
 	}
 }
@@ -59,6 +62,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if c.src.Listeners != nil {
 		collectListeners(&out, c.src.Listeners())
+	}
+	if c.src.Affinity != nil {
+		for _, a := range c.src.Affinity() {
+			pool := pair("pool", a.Pool)
+			for _, f := range affinityFamilies {
+				out.add(f.kind, f.desc, f.value(&a), []*dto.LabelPair{pool})
+			}
+			for _, v := range a.Visits {
+				out.add(dto.MetricType_COUNTER, visitsDesc, float64(v.Count), []*dto.LabelPair{pair("by", v.By), pool, pair("result", v.Result)})
+			}
+		}
 	}
 	if c.src.Pools != nil {
 		for _, p := range c.src.Pools() {

@@ -107,6 +107,8 @@ var backendFamilies = []family[*backendSum]{
 		func(t *backendSum) float64 { return float64(t.Returns()) }),
 	counter("lb_backend_fail_open_picks_total", "Attempts sent to the backend although it was ejected, because nobody was ready.", ofBackend,
 		func(t *backendSum) float64 { return float64(t.failOpen) }),
+	gauge("lb_backend_sessions", "Sessions in use of late that lb remembers, of Socket.IO or by the application's cookie; tunnels left out.", ofBackend,
+		func(t *backendSum) float64 { return float64(t.Sessions()) }),
 	gauge("lb_backend_weight", "Weight of the backend against the others of its pool.", ofBackend,
 		func(t *backendSum) float64 { return t.Weighs() }),
 	gauge("lb_backend_limit_requests", "Requests in work from which on others wait in lb, learned by the strategy or max_inflight; 0: none.", ofBackend,
@@ -131,6 +133,8 @@ var (
 		"Requests that the application did not answer, or not to the end, by the reason that the access log gives.", []string{"listener", "reason"}, nil)
 	reloadsDesc = prometheus.NewDesc("lb_config_reloads_total",
 		"Times that the configuration was read again, by whether it is in force.", []string{"result"}, nil)
+	visitsDesc = prometheus.NewDesc("lb_affinity_requests_total",
+		"Requests answered whose client could be known, by what, and what became of it.", []string{"by", "pool", "result"}, nil)
 	buildDesc = prometheus.NewDesc("lb_build_info",
 		"Always 1; the labels say which lb this is.", []string{"goversion", "version"}, nil)
 )
@@ -156,6 +160,15 @@ var poolFamilies = []family[*poolState]{
 		func(p *poolState) float64 { n, _ := p.Failed(); return float64(n) }),
 	counter("lb_pool_retries_refused_total", "Retries that were left out because there had been too many.", ofPool,
 		func(p *poolState) float64 { return float64(p.RetriesRefused()) }),
+}
+
+var affinityFamilies = []family[*Affinity]{
+	counter("lb_affinity_learned_sessions_total", "Sessions whose backend was learned, again when it changed.", ofPool,
+		func(a *Affinity) float64 { return float64(a.Learned) }),
+	counter("lb_affinity_evicted_sessions_total", "Sessions that were forgotten because more were in use than are remembered.", ofPool,
+		func(a *Affinity) float64 { return float64(a.Evicted) }),
+	counter("lb_affinity_unread_answers_total", "Answers that should have begun a session of Socket.IO, and in which none was found.", ofPool,
+		func(a *Affinity) float64 { return float64(a.Unread) }),
 }
 
 // poolState is a pool at the time of a scrape.

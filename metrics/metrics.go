@@ -28,6 +28,7 @@ type Sources struct {
 
 	Pools     func() []*upstream.Pool
 	Listeners func() []Listener
+	Affinity  func() []Affinity
 
 	LogLines   func() uint64 // access log lines written
 	LogDropped func() uint64 // access log lines lost
@@ -35,6 +36,21 @@ type Sources struct {
 
 	// OnError hears of a scrape that went wrong in part or in whole.
 	OnError func(error)
+}
+
+// Affinity is what became of the requests of a pool whose client could be known.
+type Affinity struct {
+	Pool    string
+	Visits  []Visits // all there can be, also those that have not occurred
+	Learned uint64   // sessions whose backend was learned
+	Evicted uint64   // sessions that were forgotten for want of room
+	Unread  uint64   // answers in which no session of Socket.IO was found
+}
+
+// Visits is a count of requests by how their client was known and what became of it, both words of lb's own.
+type Visits struct {
+	By, Result string
+	Count      uint64
 }
 
 // Reloads is how often the configuration was read again.

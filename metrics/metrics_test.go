@@ -69,6 +69,9 @@ func world(pools ...*upstream.Pool) Sources {
 				Failed: []Reason{{"", 1}, {"no_backend", 2}, {"bad_request", 0}},
 			}}}
 		},
+		Affinity: func() []Affinity {
+			return []Affinity{{Pool: "app", Visits: []Visits{{"sid", "hit", 5}, {"sid", "new", 0}}, Learned: 4, Evicted: 3, Unread: 2}}
+		},
 		LogLines:   func() uint64 { return 69 },
 		LogDropped: func() uint64 { return 1 },
 		Reloads:    func() Reloads { return Reloads{Succeeded: 3, Failed: 2, Time: time.Unix(1e9, 0)} },

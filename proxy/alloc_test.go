@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"lb/accesslog"
+	"lb/affinity"
 )
 
 // exchanges are kinds of keep-alive traffic that cost no memory once lb is warm.
@@ -28,6 +29,11 @@ var exchanges = []struct {
 		ok("x"), []option{trust("127.0.0.0/8", "10.0.0.0/8")}},
 	{"logged", get("/", "User-Agent: x"), ok("x"), []option{withLog}},
 	{"ewma", get("/"), ok("x"), []option{func(p *plan) { p.strategy = "ewma" }}},
+	{"not of Socket.IO", get("/?a=b&REIO=4"), ok("x"), []option{sticky(affinity.Options{SocketIO: true})}},
+	{"of Socket.IO", get("/socket.io/?EIO=4&transport=polling&sid=lv_VI97HAXpY6yYWAAAC"), ok("x"), []option{sticky(affinity.Options{SocketIO: true})}},
+	{"application cookie", get("/", "Cookie: a=b; sid=12345678901234567890"), ok("x"), []option{sticky(affinity.Options{Kind: affinity.AppCookie, AppCookie: "sid"})}},
+	{"hashed", get("/", "Cookie: a=b; sid=12345678901234567890"), ok("x"),
+		[]option{sticky(affinity.Options{Kind: affinity.Hash, Hash: affinity.HashKey{Source: affinity.FromCookie, Name: "sid"}}), func(p *plan) { p.strategy = "hash" }}},
 	{"hop-by-hop", get("/", "Connection: keep-alive, X-Hop", "X-Hop: 1", "Keep-Alive: 3"), ok("x"), nil},
 }
 

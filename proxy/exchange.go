@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 
+	"lb/affinity"
 	"lb/http1"
 	"lb/loop"
 	"lb/route"
@@ -38,6 +39,8 @@ type exchange struct {
 	route  *route.Route
 	snap   *upstream.Snapshot
 	sel    upstream.Selection
+	visit  affinity.Visit
+	ask    affinity.Request
 	place  place
 	lease  upstream.Lease
 	leased bool
@@ -100,6 +103,7 @@ func (x *exchange) begin() {
 	x.req.Reset()
 	x.head, x.hurried = 0, false
 	x.route, x.snap = nil, nil
+	x.forgetVisit()
 	x.tries, x.connect, x.first, x.respondBy = 0, 0, 0, 0
 	x.place.until = 0
 	x.status = 0
@@ -113,6 +117,7 @@ func (x *exchange) begin() {
 // of no further use.
 func (x *exchange) release() {
 	c := x.c
+	x.visit.End()
 	c.conn.Watch(nil, false)
 	if !x.left { // a panic
 		if x.up.task != nil {
@@ -200,9 +205,7 @@ func (x *exchange) findRoute() bool {
 	x.retry = x.snap.Settings.Retries
 	x.sel.Reset(x.start, x.w.index)
 	x.sel.Tunnel = x.req.Upgrade
-	if x.snap.NeedsKey() {
-		x.sel.Key, x.sel.HasKey = x.hashKey(&x.snap.Settings.Hash)
-	}
+	x.beginVisit()
 	return true
 }
 
@@ -210,6 +213,9 @@ func (x *exchange) findRoute() bool {
 // before failed.
 func (x *exchange) choose(last *failure) (*upstream.Backend, failure) {
 	x.sel.Now = x.w.loop.Now()
+	if x.tries > 0 {
+		x.sel.Prefer = nil // it had its chance
+	}
 	lease, err := x.route.Pool.Acquire(&x.sel)
 	if err != nil {
 		if x.routesChanged() {

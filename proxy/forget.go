@@ -16,6 +16,19 @@ func (p *Proxy) Leave(b *upstream.Backend, over time.Duration) {
 	}
 }
 
+// LeaveSome is Leave for n of the tunnels to a backend, those first that have been there longest.
+func (p *Proxy) LeaveSome(b *upstream.Backend, n int, over time.Duration) {
+	share := float64(n) / float64(max(b.Tunnels(), 1))
+	for i, w := range p.workers {
+		w.loop.Post(func() {
+			ts := w.tunnels(b.Live)
+			// The rest of the division goes to one or the other by chance.
+			mine := int(share*float64(len(ts)) + float64(w.random.Uint64()>>11)/(1<<53))
+			w.leave(ts[:min(mine, len(ts))], over, i)
+		})
+	}
+}
+
 // leavePace is how long apart the tunnels' clients are told to go in a shutdown: so that few tunnels do not hold it
 // up, and many do not come back as a storm.
 const leavePace = 10 * time.Millisecond

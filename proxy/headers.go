@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"lb/http1"
-	"lb/upstream"
 )
 
 // mask is a set of field kinds.
@@ -86,9 +85,15 @@ func (x *exchange) appendRequestHead(dst []byte) []byte {
 		}
 		dst = append(dst, "\r\n"...)
 	}
-	if r.Nominated {
+	switch {
+	case x.visit.Handshake(): // whose answer lb has to read
+		dst = appendFields(dst, x.in, r.Fields, drop, func(f *http1.Field) bool {
+			return r.Nominated && r.Nominates(x.in, f) || equalName(f.Name(x.in), "Accept-Encoding")
+		})
+		dst = append(dst, "Accept-Encoding: identity\r\n"...)
+	case r.Nominated:
 		dst = appendFields(dst, x.in, r.Fields, drop, func(f *http1.Field) bool { return r.Nominates(x.in, f) })
-	} else {
+	default:
 		dst = appendFields(dst, x.in, r.Fields, drop, nil)
 	}
 
@@ -156,7 +161,7 @@ func (x *exchange) requestID() []byte {
 }
 
 // appendResponseHead appends the response's head as the client shall see it. connection is the field that
-// says what becomes of the connection, empty for HTTP/1.1's default.
+// says what becomes of the connection, empty for HTTP/1.1's default. The empty line is left to the caller.
 func (x *exchange) appendResponseHead(dst []byte, head []byte, drop mask, more string) []byte {
 	r := &x.resp
 	if r.Minor == 1 && len(r.Fields) > 0 {
@@ -172,39 +177,7 @@ func (x *exchange) appendResponseHead(dst []byte, head []byte, drop mask, more s
 	} else {
 		dst = appendFields(dst, head, r.Fields, dropResponse|drop, nil)
 	}
-	dst = append(dst, more...)
-	return append(dst, "\r\n"...)
-}
-
-// hashKey finds what the hash strategy goes by. Without it, the pool's strategy chooses as it likes.
-func (x *exchange) hashKey(k *upstream.HashKey) (uint64, bool) {
-	switch k.Source {
-	case upstream.HashIP:
-		if !x.client.IsValid() {
-			return 0, false
-		}
-		b := x.client.As16()
-		return upstream.KeyOf(b[:]), true
-	case upstream.HashHeader:
-		for i := range x.req.Fields {
-			if f := &x.req.Fields[i]; equalName(f.Name(x.in), k.Name) {
-				return upstream.KeyOf(f.Value(x.in)), true
-			}
-		}
-	case upstream.HashCookie:
-		for i := range x.req.Fields {
-			if f := &x.req.Fields[i]; f.Kind == http1.FieldCookie {
-				if v, ok := pair(f.Value(x.in), k.Name, ';'); ok {
-					return upstream.KeyOf(v), true
-				}
-			}
-		}
-	case upstream.HashQuery:
-		if v, ok := pair(x.req.Query, k.Name, '&'); ok {
-			return upstream.KeyOf(v), true
-		}
-	}
-	return 0, false
+	return append(dst, more...)
 }
 
 // equalName compares field names, of which want is in any case too.
@@ -219,25 +192,4 @@ func equalName(name []byte, want string) bool {
 		}
 	}
 	return true
-}
-
-// pair finds name=value in a list.
-func pair(list []byte, name string, sep byte) ([]byte, bool) {
-	for len(list) > 0 {
-		item := list
-		list = nil
-		for i, c := range item {
-			if c == sep {
-				item, list = item[:i], item[i+1:]
-				break
-			}
-		}
-		for len(item) > 0 && item[0] == ' ' {
-			item = item[1:]
-		}
-		if len(item) > len(name) && item[len(name)] == '=' && string(item[:len(name)]) == name {
-			return item[len(name)+1:], true
-		}
-	}
-	return nil, false
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"lb/affinity"
 	"lb/loop"
 	"lb/route"
 	"lb/strategy"
@@ -30,12 +31,13 @@ const patience = 20 * time.Second
 // lab is a proxy with one pool and a listener on loopback. When the test is over it is stopped, and then every
 // count must be back at nothing.
 type lab struct {
-	t     testing.TB
-	group *loop.Group
-	proxy *Proxy
-	pool  *upstream.Pool
-	ln    *Listener
-	addr  string
+	t      testing.TB
+	group  *loop.Group
+	proxy  *Proxy
+	pool   *upstream.Pool
+	sticky *affinity.Affinity
+	ln     *Listener
+	addr   string
 }
 
 // plan is what a lab is built from.
@@ -44,6 +46,7 @@ type plan struct {
 	pool     *upstream.Settings
 	loops    int
 	strategy string
+	sticky   *affinity.Options // nil: none
 	panicked func(v any, stack []byte)
 	grace    time.Duration // of the shutdown in the end
 	listen   func() (net.Listener, error)
@@ -90,13 +93,19 @@ func newLab(t testing.TB, backends []string, options ...option) *lab {
 		t.Fatal(err)
 	}
 	pool := upstream.NewPool("app", g.Len(), specs(t, backends), p.pool, build)
+	var sticky *affinity.Affinity
+	if p.sticky != nil {
+		if sticky, err = affinity.New(pool, g.Len(), loop.Clock(), *p.sticky, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if p.Table == nil {
-		if p.Table, err = route.New([]route.Rule{{Name: "all", Pool: pool}}); err != nil {
+		if p.Table, err = route.New([]route.Rule{{Name: "all", Pool: pool, Affinity: sticky}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	set := p.Settings
-	l := &lab{t: t, group: g, proxy: New(g, &set), pool: pool}
+	l := &lab{t: t, group: g, proxy: New(g, &set), pool: pool, sticky: sticky}
 	ln, err := p.listen()
 	if err != nil {
 		t.Fatal(err)

@@ -54,6 +54,7 @@ func (x *exchange) fill(r *accesslog.Record) {
 	}
 	if x.tries > 0 {
 		r.Backend = x.lease.Backend().Name
+		r.Affinity = x.visit.Word()
 		r.Connect = time.Duration(x.connect)
 		if x.first != 0 {
 			r.FirstByte = time.Duration(x.first - x.start)

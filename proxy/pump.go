@@ -42,7 +42,7 @@ func (p *pump) run(head, data []byte) failure {
 				return p.cut(err)
 			}
 		}
-		if p.left >= spliceFrom {
+		if p.left >= spliceFrom && !x.visit.Reading() {
 			f = p.splice()
 			continue
 		}
@@ -103,6 +103,9 @@ func (p *pump) splice() failure {
 // take sends what belongs to the body of data, behind head.
 func (p *pump) take(head, data []byte) failure {
 	x := p.x
+	if x.visit.Reading() {
+		p.feedVisit(data)
+	}
 	switch {
 	case p.left >= 0:
 		if int64(len(data)) > p.left {
@@ -155,6 +158,7 @@ func (p *pump) chunkHeader(head []byte, size int) []byte {
 // end ends a body that ended with the backend's connection.
 func (p *pump) end() failure {
 	p.done = true
+	p.x.visit.Feed(nil, true)
 	p.x.resp.KeepAlive = false
 	if p.how != encoded {
 		return failure{}

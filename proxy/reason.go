@@ -26,6 +26,7 @@ const (
 	ResponseTimeout           // no response head in time
 	BackendClosed             // the backend closed or reset the connection before it answered
 	BackendUnready            // the backend answered 503 while it warmed up or went away, and nobody else took the request
+	SessionUnknown            // no backend that was asked knows the session of Socket.IO
 	BadResponse               // the backend's response made no sense
 	BackendCut                // the backend broke off in the middle of its answer
 	BackendStalled            // the backend stopped in the middle of its answer, or took nothing of the request
@@ -56,6 +57,7 @@ var answers = [reasons]struct {
 	ResponseTimeout:    {"response_timeout", 504, upstream.FaultTimeout},
 	BackendClosed:      {"backend_closed", 502, upstream.FaultReset},
 	BackendUnready:     {"backend_unready", 503, upstream.FaultStatus},
+	SessionUnknown:     {"session_unknown", 400, upstream.FaultNone},
 	BadResponse:        {"bad_response", 502, upstream.FaultMalformed},
 	BackendCut:         {"backend_cut", 502, upstream.FaultReset},
 	BackendStalled:     {"backend_stalled", 504, upstream.FaultTimeout},

@@ -82,6 +82,7 @@ func (x *exchange) receive() failure {
 	conn := x.bc.conn
 	x.resp.Reset()
 	have, informed := 0, 0
+reading:
 	for {
 		if err := x.await(&x.respondBy); err != nil {
 			if err == loop.ErrTimeout && x.hasty && x.task.Interrupted() == nil {
@@ -125,6 +126,14 @@ func (x *exchange) receive() failure {
 			case x.unready():
 				return failure{reason: BackendUnready}
 			case s >= 200:
+				yes, wait := x.elsewhere(head, have)
+				switch {
+				case yes:
+					return failure{reason: SessionUnknown}
+				case wait: // for the body
+					x.resp.Reset()
+					continue reading
+				}
 				return x.relay(head, have)
 			}
 			if informed++; informed > maxInformed {
@@ -157,7 +166,7 @@ func (x *exchange) inform(head int) failure {
 		}
 	}
 	x.freeOut()
-	x.out = x.appendResponseHead(x.out[:0], x.back[:head], 0, "")
+	x.out = append(x.appendResponseHead(x.out[:0], x.back[:head], 0, ""), "\r\n"...)
 	if _, err := x.c.conn.Write(x.out); err != nil {
 		return x.clientFailure(err)
 	}
@@ -215,6 +224,7 @@ func (x *exchange) relay(head, have int) failure {
 	}
 	x.freeOut()
 	x.out = x.appendResponseHead(x.out[:0], x.back[:head], drop, more)
+	x.out = append(x.visited(x.out), "\r\n"...)
 	x.status = r.Status
 
 	p := pump{x: x, how: how, left: r.Length}

@@ -8,7 +8,13 @@ const cheap = 50e6
 // mayRetry is the whole rule of what is tried again. Another backend is asked at once, without delay:
 // whatever nothing was sent of, and what may be repeated, is in hand, and has not been answered in part.
 func (x *exchange) mayRetry(f *failure) bool {
-	if x.answered || x.retry == 0 || x.task.Interrupted() != nil {
+	if x.answered || x.task.Interrupted() != nil {
+		return false
+	}
+	if f.reason == SessionUnknown { // see elsewhere
+		return true
+	}
+	if x.retry == 0 {
 		return false
 	}
 	switch f.reason {

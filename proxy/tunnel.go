@@ -42,6 +42,7 @@ type way struct {
 func (x *exchange) upgrade(head, have int) failure {
 	x.freeOut()
 	x.out = x.appendResponseHead(x.out[:0], x.back[:head], 0, "Connection: Upgrade\r\nUpgrade: websocket\r\n")
+	x.out = append(x.visited(x.out), "\r\n"...)
 	x.status = 101
 	x.answered = true
 	if err := x.c.conn.Writev(x.out, x.back[head:have]); err != nil {
@@ -61,6 +62,7 @@ func (x *exchange) upgrade(head, have int) failure {
 	t.frames.feed(x.back[head:have])
 	t.entry = x.entry()
 	t.lease.Tunnel()
+	t.moveOn(t.lease.Backend())
 	x.leased, x.bc = false, nil
 	x.c.tunnel = t
 	t.out.await()

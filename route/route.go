@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"lb/affinity"
 	"lb/upstream"
 )
 
@@ -16,12 +17,16 @@ type Rule struct {
 	Host string // "app.example.com", "*.example.com", or "" for any
 	Path string // a prefix that ends at a segment: "/api" is /api and /api/x, not /apix; "/api/" only what is below; "" is "/"
 	Pool *upstream.Pool
+
+	Affinity *affinity.Affinity // of the pool; nil: none
 }
 
 // Route is where a request goes.
 type Route struct {
 	Name string
 	Pool *upstream.Pool
+
+	Affinity *affinity.Affinity
 }
 
 // Table is a set of rules in the order in which they are looked at.
@@ -64,7 +69,7 @@ func New(rules []Rule) (*Table, error) {
 			return nil, fmt.Errorf("routes %s and %s: both are for %s", other, r.Name, describe(host, path))
 		}
 		seen[k] = r.Name
-		p := prefix{path: path, route: &Route{r.Name, r.Pool}}
+		p := prefix{path: path, route: &Route{r.Name, r.Pool, r.Affinity}}
 		paths[host] = append(paths[host], p)
 	}
 	t := new(Table)

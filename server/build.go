@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"lb/accesslog"
+	"lb/affinity"
 	"lb/config"
 	"lb/health"
 	"lb/proxy"
@@ -31,17 +32,25 @@ type poolPlan struct {
 	file     []upstream.Spec // as the file has them
 	settings *upstream.Settings
 	build    upstream.Build
+	variant  string            // other than before: the build in use is not the one that is wanted
+	affinity *affinity.Options // nil: none
+	percent  int               // of tunnels above the mean that are moved in a minute
+}
+
+// pool is what people want to know of the pool that p asks for, without the pool.
+func (p *poolPlan) pool() *pool {
+	return &pool{strategy: p.strategy, file: p.file, variant: p.variant, options: p.affinity, percent: p.percent}
 }
 
 // newPlan turns cfg into a plan. This is where host names are looked up, and so all that can fail; the error has a
 // line for each fault.
-func newPlan(ctx context.Context, cfg *config.Config, names *resolver) (*plan, error) {
+func newPlan(ctx context.Context, cfg *config.Config, names *resolver, keys *keyring) (*plan, error) {
 	var faults faults
 	hosts := names.lookup(ctx, backendHosts(cfg))
 	p := &plan{cfg: cfg}
 	for i := range cfg.Pools {
 		c := &cfg.Pools[i]
-		pool := poolPlan{name: c.Name, strategy: c.Strategy, settings: poolSettings(c)}
+		pool := poolPlan{name: c.Name, strategy: c.Strategy, settings: poolSettings(c), percent: c.Affinity.Rebalance}
 		for _, b := range c.Backends {
 			addr, err := hosts.addr(b.Address)
 			if err != nil {
@@ -51,8 +60,18 @@ func newPlan(ctx context.Context, cfg *config.Config, names *resolver) (*plan, e
 			pool.specs = append(pool.specs, upstream.Spec{Name: b.Name, Addr: addr, Weight: b.Weight, MaxInflight: b.MaxInflight})
 		}
 		var err error
-		if pool.build, err = strategy.New(c.Strategy); err != nil {
+		if pool.affinity, err = affinityOptions(c, keys); err != nil {
+			faults.add(cfg, c.Pos, "pool."+c.Name+".affinity", err)
+		}
+		pool.settings.DrainSessions = drainSessions(c, pool.affinity)
+		if pool.affinity != nil && pool.affinity.Kind == affinity.Hash {
+			pool.strategy = "hash"
+			pool.build = strategy.NewHash(float64(c.HashBound) / 100)
+			pool.variant = fmt.Sprint("hash ", c.HashBound)
+		} else if pool.build, err = strategy.New(c.Strategy); err != nil {
 			faults.add(cfg, c.Pos, "pool."+c.Name+".strategy", err)
+		} else {
+			pool.variant = c.Strategy
 		}
 		pool.file = pool.specs
 		p.pools = append(p.pools, pool)
@@ -79,15 +98,7 @@ func poolSettings(c *config.Pool) *upstream.Settings {
 	s.HoldRequests = c.HoldRequests
 	s.HoldBytes = c.HoldBytes
 	s.SlowStart = c.SlowStart
-	s.Hash = upstream.HashKey{Source: hashSources[c.Hash.Source], Name: c.Hash.Name}
 	return s
-}
-
-var hashSources = map[string]upstream.HashSource{
-	"ip":     upstream.HashIP,
-	"header": upstream.HashHeader,
-	"cookie": upstream.HashCookie,
-	"query":  upstream.HashQuery,
 }
 
 // poolChecks is how the health of the backends of c is found out.
@@ -115,10 +126,11 @@ func poolChecks(c *config.Pool) (health.Check, health.Passive) {
 var checkKinds = map[string]health.Kind{"tcp": health.TCP, "http": health.HTTP, "off": health.Off}
 
 // table is the routes of cfg, to pools by their names.
-func table(cfg *config.Config, pools map[string]*upstream.Pool) (*route.Table, error) {
+func table(cfg *config.Config, pools map[string]*pool) (*route.Table, error) {
 	var rules []route.Rule
 	for _, r := range cfg.Routes {
-		rules = append(rules, route.Rule{Name: r.Name, Host: r.Host, Path: r.Path, Pool: pools[r.Pool]})
+		to := pools[r.Pool]
+		rules = append(rules, route.Rule{Name: r.Name, Host: r.Host, Path: r.Path, Pool: to.Pool, Affinity: to.affinity})
 	}
 	t, err := route.New(rules)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"lb/affinity"
 	"lb/config"
 	"lb/health"
 	"lb/strategy"
@@ -24,9 +25,9 @@ import (
 func TestEveryKeyArrives(t *testing.T) {
 	var p config.Pool
 	fill(reflect.ValueOf(&p).Elem())
-	// Names, Hash: see TestPlan. MaxInflight is in each backend already. Health, Ejection: see TestChecks.
+	// Names, Hash: see TestPlan. MaxInflight is in each backend already. Health, Ejection: see TestChecks. Affinity, HashBound: see TestAffinityOptions.
 	set := poolSettings(&p)
-	arrived(t, reflect.ValueOf(p), reflect.ValueOf(*set), "Name", "Backends", "Strategy", "Hash", "MaxInflight", "RetryBudget", "Health", "Ejection", "Pos")
+	arrived(t, reflect.ValueOf(p), reflect.ValueOf(*set), "Name", "Backends", "Strategy", "Hash", "HashBound", "MaxInflight", "RetryBudget", "Health", "Ejection", "Affinity", "Pos")
 	if want := float64(p.RetryBudget) / 100; set.RetryShare != want {
 		t.Errorf("retry share: %v, want %v", set.RetryShare, want)
 	}
@@ -142,7 +143,7 @@ hash = "cookie:session"
 			"app.internal": {netip.MustParseAddr("::ffff:10.0.0.2"), netip.MustParseAddr("10.0.0.1")},
 		}[host], nil
 	})
-	p, err := newPlan(context.Background(), cfg, names)
+	p, err := newPlan(context.Background(), cfg, names, &keyring{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +157,8 @@ hash = "cookie:session"
 	if !slices.Equal(p.pools[0].specs, want) {
 		t.Errorf("got  %v\nwant %v", p.pools[0].specs, want)
 	}
-	if got := p.pools[0].settings.Hash; got != (upstream.HashKey{Source: upstream.HashCookie, Name: "session"}) {
-		t.Errorf("hash: %v", got)
+	if got := p.pools[0].affinity; got.Kind != affinity.Hash || got.Hash != (affinity.HashKey{Source: affinity.FromCookie, Name: "session"}) {
+		t.Errorf("hash: %+v", got)
 	}
 }
 

@@ -17,13 +17,17 @@ import (
 const leaveOver = 30 * time.Second
 
 // letGo closes what keeps a backend that gets nothing new from ending: idle connections at once, so that Node's
-// server.close() returns, and tunnels over the given time. What is busy is closed after its answer.
-func (s *Server) letGo(b *upstream.Backend, over time.Duration) {
+// server.close() returns, and tunnels over the given time. What is busy is closed after its answer. If the backend keeps
+// its sessions, then for the other time at most.
+func (s *Server) letGo(b *upstream.Backend, over, sessions time.Duration) {
 	s.proxy.Forget([]*upstream.Backend{b})
 	if s.checks.hurry > 0 {
 		over = min(over, s.checks.hurry)
 	}
 	s.proxy.Leave(b, over)
+	if b.Life().Sessions {
+		s.keepSessions(b, sessions)
+	}
 }
 
 // Drain takes a backend out of use and waits until it has done what it had, or ctx ends. It stays out of use in both
@@ -34,9 +38,13 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 		return admin.Drained{}, err
 	}
 	begin := time.Now()
-	p.SetWanted(b, upstream.Draining)
+	p.StartDraining(b)
+	over, sessions := overOf(ctx), p.Snapshot().Settings.DrainSessions
+	if at, ok := ctx.Deadline(); ok && time.Until(at) > 0 {
+		sessions = min(sessions, time.Until(at)*3/4) // and time for what they are about
+	}
 	s.note(ctx, b, "draining", "told to")
-	s.letGo(b, overOf(ctx))
+	s.letGo(b, over, sessions)
 	err = p.Drain(ctx, b)
 	d := admin.Drained{
 		Pool: p.Name, Backend: b.Name, Empty: err == nil, Requests: b.Inflight(), Tunnels: b.Tunnels(),

@@ -111,7 +111,7 @@ func (s *Server) heard(e health.Event) {
 	}
 	switch e.What {
 	case health.Drains:
-		s.letGo(b, leaveOver)
+		s.letGo(b, leaveOver, b.Pool().Snapshot().Settings.DrainSessions)
 	case health.WentDown, health.Ejected:
 		// A process on its way out waits for its connections, and one that hangs is not better on an old one.
 		s.proxy.Forget([]*upstream.Backend{b})
@@ -133,6 +133,7 @@ func (s *Server) backend(pool, name string) *upstream.Backend {
 // poolStatus is the pool as the admin interface shows it.
 func (s *Server) poolStatus(p *pool) admin.Pool {
 	out := admin.PoolStatus(p.Pool, p.strategy)
+	out.Affinity = affinityStatus(p)
 	s.addRecent(&out)
 	s.addDeviations(&out)
 	defer s.addReasons(&out)

@@ -17,14 +17,15 @@ var mayImport = map[string][]string{
 	"upstream":  {},
 
 	"strategy": {"upstream"},
-	"route":    {"upstream"},
+	"affinity": {"upstream"},
+	"route":    {"affinity", "upstream"},
 	"metrics":  {"upstream"},
 	"admin":    {"history", "upstream"},
 	"health":   {"upstream"},
 	"history":  {"upstream"},
-	"proxy":    {"loop", "http1", "route", "upstream", "accesslog"},
+	"proxy":    {"loop", "http1", "affinity", "route", "upstream", "accesslog"},
 
-	"server": {"accesslog", "admin", "config", "health", "history", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
+	"server": {"accesslog", "admin", "affinity", "config", "health", "history", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
 	"cmd/lb": {"", "admin", "config", "server"}, // "" is the root, which embeds config.toml
 	"":       {},
 }

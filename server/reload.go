@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -67,7 +68,7 @@ func (s *Server) change(ctx context.Context, reset bool) (v admin.Verdict, err e
 	if err != nil {
 		return v, err
 	}
-	p, err := newPlan(ctx, cfg, s.names)
+	p, err := newPlan(ctx, cfg, s.names, s.keys)
 	if err != nil {
 		return v, err
 	}
@@ -138,18 +139,23 @@ func (c *change) discard() {
 // prepare makes and opens all that a reload needs, reports all that is in the way, and changes nothing.
 func (s *Server) prepare(p *plan) (*change, error) {
 	c := &change{plan: p}
-	byName := map[string]*upstream.Pool{}
+	byName := map[string]*pool{}
+	var all [4]error
 	for _, pp := range p.pools {
-		np := &pool{strategy: pp.strategy, file: pp.file}
-		if old := s.pool(pp.name); old != nil {
+		np := pp.pool()
+		old := s.pool(pp.name)
+		if old != nil {
 			np.Pool = old.Pool
 		} else {
 			np.Pool = upstream.NewPool(pp.name, s.group.Len(), pp.specs, pp.settings, pp.build)
 		}
-		byName[pp.name] = np.Pool
+		var err error
+		if np.affinity, err = s.newAffinity(np.Pool, pp.affinity, old); err != nil {
+			all[3] = errors.Join(all[3], fmt.Errorf("pool %s: %w", pp.name, err))
+		}
+		byName[pp.name] = np
 		c.pools = append(c.pools, np)
 	}
-	var all [3]error
 	c.table, all[0] = table(p.cfg, byName)
 	c.places, all[1] = s.open(p.cfg, s.places.Load())
 	if was, is := &s.Config().AccessLog, &p.cfg.AccessLog; was.Format != is.Format || was.Path != is.Path {
@@ -182,7 +188,7 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 			continue
 		}
 		build := pp.build
-		if was.strategy == pp.strategy {
+		if was.variant == pp.variant {
 			build = nil // the one in use goes on with what it knows
 		}
 		left = append(left, c.pools[i].Update(pp.specs, pp.settings, build)...)
@@ -204,7 +210,7 @@ func (s *Server) commit(c *change) (left []*upstream.Backend) {
 	}
 	s.leaving.add(left)
 	for _, b := range left {
-		s.letGo(b, leaveOver)
+		s.letGo(b, leaveOver, 0)
 	}
 	return left
 }

@@ -441,7 +441,7 @@ func (s *Server) Remove(ctx context.Context, o admin.Leaving) (admin.Drained, er
 	if err != nil {
 		return admin.Drained{}, err
 	}
-	s.letGo(b, overOf(ctx))
+	s.letGo(b, overOf(ctx), 0)
 	d := admin.Drained{Pool: p.Name, Backend: b.Name}
 	select {
 	case <-b.Drained():

@@ -21,6 +21,7 @@ import (
 
 	"lb/accesslog"
 	"lb/admin"
+	"lb/affinity"
 	"lb/config"
 	"lb/history"
 	"lb/loop"
@@ -73,12 +74,14 @@ type Server struct {
 	turn    sync.Mutex // held by a Reload that changes things, and by a stop that begins
 	reload  sync.Mutex // one Reload at a time; guards names
 	names   *resolver
+	keys    *keyring
 	reloads reloads
 	cfg     atomic.Pointer[config.Config] // in force
 	leaving leaving
 
 	deviations deviations // from the configuration
 	checks     checks
+	keeping    sync.Map // *upstream.Live of the backends that drain and keep their sessions
 	history    *history.Recorder
 	live       *admin.Live
 	page       *admin.Page
@@ -90,6 +93,12 @@ type pool struct {
 	*upstream.Pool
 	strategy string
 	file     []upstream.Spec // its backends by the configuration; guarded by Server.reload
+	variant  string
+	affinity *affinity.Affinity // nil: none
+	options  *affinity.Options  // of it
+	percent  int                // of tunnels above the mean that are moved in a minute
+
+	owed map[string]float64 // tunnels by backend that may be moved; belongs to Server.tend
 }
 
 // What a Server does.
@@ -119,7 +128,8 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	}
 	s.newLive()
 	s.supervisor = newSupervisor(os.Getenv, s.log)
-	p, err := newPlan(context.Background(), cfg, s.names)
+	s.keys = &keyring{dir: stateDirectory(os.Getenv), warn: s.log.Warn}
+	p, err := newPlan(context.Background(), cfg, s.names, s.keys)
 	if err != nil {
 		return nil, err
 	}
@@ -128,11 +138,16 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 		return nil, fmt.Errorf("event loops: %w", err)
 	}
 	var all []*pool
-	byName := map[string]*upstream.Pool{}
+	byName := map[string]*pool{}
 	for _, pp := range p.pools {
-		up := upstream.NewPool(pp.name, s.group.Len(), pp.specs, pp.settings, pp.build)
-		byName[pp.name] = up
-		all = append(all, &pool{up, pp.strategy, pp.specs})
+		np := pp.pool()
+		np.Pool = upstream.NewPool(pp.name, s.group.Len(), pp.specs, pp.settings, pp.build)
+		if np.affinity, err = s.newAffinity(np.Pool, pp.affinity, nil); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("pool %s: %w", pp.name, err)
+		}
+		byName[pp.name] = np
+		all = append(all, np)
 	}
 	t, err := table(cfg, byName)
 	if err != nil {
@@ -140,6 +155,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.pools.Store(&all)
+	s.recall()
 	s.proxy = proxy.New(s.group, proxySettings(&cfg.Server, t, nil))
 	s.web.open = admin.Handler(s.sources())
 	s.web.private = s.private()
@@ -240,6 +256,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.tasks.Go(func() { s.attend(over) })
 	s.tasks.Go(func() { s.history.Run(s.ended, s.upstreams, s.live.Tick) })
 	s.watch(s.Config())
+	s.tasks.Go(s.tend)
 	s.awaitChecks(ctx)
 	s.serve(&opening{opened: places{sockets: at.sockets}})
 	s.ready()
@@ -249,6 +266,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-s.broken:
 	}
 	err = errors.Join(err, s.stop())
+	s.remember()
 	close(over)
 	// To the end of the stop, people can see how it goes.
 	for _, d := range s.places.Load().doors {
@@ -318,8 +336,9 @@ func (s *Server) sources() admin.Sources {
 		Live:   s.live,
 		Page:   s.page,
 		Metrics: metrics.Handler(metrics.Sources{
-			Version: s.opt.Version,
-			Pools:   s.upstreams,
+			Version:  s.opt.Version,
+			Pools:    s.upstreams,
+			Affinity: s.affinityMetrics,
 			Listeners: func() (all []metrics.Listener) {
 				for _, l := range s.proxy.Listeners() {
 					all = append(all, counted{l})

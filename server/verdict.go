@@ -160,6 +160,9 @@ func (d *words) pool(p *poolPlan) {
 	if len(left) > 0 {
 		d.say("%s left pool %s: %s", count(len(left), "backend"), p.name, some(left))
 	}
+	if newKeys(old.options, p.affinity) {
+		d.say("cookies of pool %s are signed with other keys", p.name)
+	}
 	if len(d.Changes) > before {
 		d.touched["pool."+p.name] = true
 	}

@@ -124,7 +124,7 @@ func (a *adaptive) rate(i int, w upstream.Load) float64 {
 }
 
 func (a *adaptive) Pick(s *upstream.Selection) *upstream.Backend {
-	if s.Tunnel {
+	if s.Lasts() {
 		return a.fewestTunnels(s)
 	}
 	if a.fleet.due(s.Now) {

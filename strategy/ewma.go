@@ -67,7 +67,7 @@ func newEWMA(ready []*upstream.Backend, seed uint64) *ewma {
 }
 
 func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
-	if s.Tunnel {
+	if s.Lasts() {
 		return e.fewestTunnels(s)
 	}
 	if e.fleet.due(s.Now) {

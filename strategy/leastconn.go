@@ -47,7 +47,7 @@ func newLeastConn(ready []*upstream.Backend, seed uint64) *leastConn {
 }
 
 func (l *leastConn) Pick(s *upstream.Selection) *upstream.Backend {
-	if s.Tunnel {
+	if s.Lasts() {
 		return l.fewestTunnels(s)
 	}
 	if s.Ramping() {
@@ -161,8 +161,8 @@ func (c *scan) warmUp(s *upstream.Selection) *upstream.Backend {
 	return nil
 }
 
-// fewestTunnels chooses for an upgrade: the tunnels count, and the requests in flight, among which are the upgrades
-// under way. Between equals, the rotation decides.
+// fewestTunnels chooses for an upgrade, or a session that begins: the tunnels count, the sessions in use that have none,
+// and the requests in flight, among which are the upgrades under way. Between equals, the rotation decides.
 func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
 	at, stride := c.start(s.Loop)
 	n := len(c.ready)
@@ -173,7 +173,7 @@ func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
 		b := c.ready[at]
 		if !s.Has(b.Live) {
 			w := b.Load()
-			x := float64(w.Tunnels()+w.Active()+1) * c.inv[at]
+			x := float64(w.Tunnels()+w.Active()+b.Sessions()+1) * c.inv[at]
 			if s.Ramping() {
 				x /= b.Share(s.Now)
 			}

@@ -27,17 +27,17 @@ func (p *p2c) Pick(s *upstream.Selection) *upstream.Backend {
 		b = p.one(s)
 	}
 	la, lb := a.Load(), b.Load()
-	if p.cost(b, lb, s.Tunnel) < p.cost(a, la, s.Tunnel) {
+	if p.cost(b, lb, s.Lasts()) < p.cost(a, la, s.Lasts()) {
 		a, la = b, lb
 	}
 	s.Saw(la)
 	return a
 }
 
-func (p *p2c) cost(b *upstream.Backend, l upstream.Load, tunnel bool) float64 {
+func (p *p2c) cost(b *upstream.Backend, l upstream.Load, lasts bool) float64 {
 	n := l.Active() + 1
-	if tunnel {
-		n += l.Tunnels()
+	if lasts {
+		n += l.Tunnels() + b.Sessions()
 	}
 	return float64(n) * p.inv[b.Index()]
 }

@@ -50,7 +50,7 @@ func New(name string, opt ...Options) (upstream.Build, error) {
 	case "random":
 		return func(r []*upstream.Backend) upstream.Strategy { return newRandom(r, o.Seed) }, nil
 	case "hash":
-		return func(r []*upstream.Backend) upstream.Strategy { return newHash(r, o.Seed) }, nil
+		return func(r []*upstream.Backend) upstream.Strategy { return newHash(r, o.Seed, DefaultBound) }, nil
 	}
 	return nil, fmt.Errorf("unknown strategy %q, want one of %s", name, strings.Join(slices.Sorted(slices.Values(Names())), ", "))
 }

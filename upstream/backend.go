@@ -52,6 +52,9 @@ type Live struct {
 	returns   atomic.Uint64
 	checks    [2]atomic.Uint64 // active checks that failed, and that passed
 
+	era      atomic.Uint64                // see Era
+	sessions atomic.Pointer[atomic.Int64] // nil: nobody counts them
+
 	cold bool // guarded by Pool.mu: it was away, or joined a pool that was at work
 
 	mu      sync.Mutex
@@ -86,6 +89,21 @@ func (l *Live) Inflight() int64 { return l.Load().requests() }
 
 // Tunnels is the number of upgraded connections to the backend.
 func (l *Live) Tunnels() int64 { return l.Load().Tunnels() }
+
+// Era changes when the backend can no longer be trusted to remember anything: when it was found dead or down, or has been
+// drained. It mostly is another process then.
+func (l *Live) Era() uint64 { return l.era.Load() }
+
+// Sessions is about how many sessions in use the backend has that are not tunnels; 0 where nobody counts them.
+func (l *Live) Sessions() int64 {
+	if n := l.sessions.Load(); n != nil {
+		return max(0, n.Load())
+	}
+	return 0
+}
+
+// CountSessions says where the sessions of the backend are counted.
+func (l *Live) CountSessions(n *atomic.Int64) { l.sessions.Store(n) }
 
 // Draining reports whether the backend refuses new leases: it left its pool or is about to.
 func (l *Live) Draining() bool { return l.Load().Draining() }
@@ -199,7 +217,12 @@ type Life struct {
 	Probed  Probed    // written by active checks
 	Ejected time.Time // written by passive checks: until when; zero when it is not
 	Dead    bool      // with Ejected: it refuses connections, which is proof rather than suspicion
+
+	Sessions bool // with Draining: the sessions that it has go on for a while, see EndSessions
 }
+
+// ends reports whether what clients have at the backend is over.
+func (l *Life) ends() bool { return l.dead() || l.Wanted != In && !l.Sessions }
 
 // dead reports whether it is known that the backend answers nobody: then it is not used even when nobody else is left.
 func (l *Life) dead() bool { return l.Probed == Down || l.Dead }

@@ -14,6 +14,12 @@ type Selection struct {
 	HasKey bool
 	Tunnel bool // the request asks for an upgrade: it goes where the fewest tunnels are
 
+	// Prefer is who serves this client already: it gets the request if it takes any, before the strategy is asked. It may
+	// be one that is not ready, as it has weight 0 or drains. Whoever asks again after a failure leaves it out.
+	Prefer  *Backend
+	Bound   bool // nobody but Prefer can serve the request, so that MaxInflight does not hold there
+	Session bool // the request begins a session that lasts: it goes where the fewest sessions and tunnels are
+
 	leases int // given to this exchange
 	tried
 	before  tried // what was tried before this Acquire, once somebody refused
@@ -39,6 +45,7 @@ type tried struct {
 // Reset makes s a new exchange's, seen by loop at time now.
 func (s *Selection) Reset(now int64, loop int) {
 	s.Now, s.Loop, s.Key, s.HasKey, s.Tunnel = now, loop, 0, false, false
+	s.Prefer, s.Bound, s.Session = nil, false, false
 	s.leases = 0
 	s.Forget()
 }
@@ -51,6 +58,9 @@ func (s *Selection) Forget() {
 		clear(s.more)
 	}
 }
+
+// Lasts reports whether the request begins something that lasts, so that what lasts already decides where it goes.
+func (s *Selection) Lasts() bool { return s.Tunnel || s.Session }
 
 // Tried is the number of backends that had their chance: by a lease, or, within one Acquire, by refusing one.
 func (s *Selection) Tried() int { return s.n }

@@ -22,9 +22,6 @@ type Strategy interface {
 	Pick(*Selection) *Backend
 }
 
-// Keyed is a Strategy that goes by Selection.Key; others are spared the hashing.
-type Keyed interface{ Keyed() }
-
 // Build makes a strategy for a set of ready backends, which is never empty. It is called for each new snapshot; what
 // shall outlive one goes into Pool.Memory and Live.Memory.
 type Build func(ready []*Backend) Strategy
@@ -83,11 +80,7 @@ type Snapshot struct {
 	pick Strategy // nil when nobody is ready
 	obs  Observer // pick, when it wants to be told
 	hold Holder   // pick, when it is one and requests may wait
-	key  bool     // pick is Keyed
 }
-
-// NeedsKey reports whether the strategy goes by Selection.Key, so that whoever does not need one saves the hash.
-func (s *Snapshot) NeedsKey() bool { return s.key }
 
 // NewPool makes a pool whose leases are taken by the given number of loops. Settings of nil are the defaults.
 func NewPool(name string, loops int, specs []Spec, set *Settings, build Build) *Pool {
@@ -141,7 +134,7 @@ func (p *Pool) Update(specs []Spec, set *Settings, build Build) (left []*Backend
 	for _, b := range old.All {
 		if gone[b.Name] == b {
 			p.retry.gone(b)
-			b.setWanted(Out)
+			b.setWanted(Out, false)
 			left = append(left, b)
 		}
 	}
@@ -188,7 +181,6 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 	if len(s.Ready) > 0 {
 		s.pick = p.build(s.Ready)
 		s.obs, _ = s.pick.(Observer)
-		_, s.key = s.pick.(Keyed)
 		if h, ok := s.pick.(Holder); ok && s.queueBound() > 0 && set.QueueLen >= 0 && set.QueueTimeout > 0 {
 			s.hold = h
 		}
@@ -271,6 +263,11 @@ func (n *Snapshot) refusal(s *Selection) error {
 const repicks = 3
 
 func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
+	if s.Prefer != nil {
+		if l, ok := n.prefer(s); ok {
+			return l, true
+		}
+	}
 	if n.pick == nil {
 		return Lease{}, false
 	}
@@ -295,28 +292,84 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 			s.pass(b.Live)
 			continue
 		}
-		s.mark(b.Live)
-		st := b.Stats(s.Loop)
-		st.Picks.Inc()
-		if n.Panic {
-			st.FailOpen.Inc()
-		}
-		if s.leases > 0 {
-			st.Retries.Inc()
-		}
-		s.leases++
-		l := Lease{b: b, obs: n.obs, start: s.Now, loop: int16(s.Loop), note: s.note, ahead: int32(load.Active() - 1), unit: one}
-		if n.obs != nil {
-			n.obs.Sent(b, l)
-		}
-		return l, true
+		return n.lease(b, s, load, n.obs), true
 	}
+}
+
+// lease is that of a request which b has admitted.
+func (n *Snapshot) lease(b *Backend, s *Selection, load Load, obs Observer) Lease {
+	s.mark(b.Live)
+	st := b.Stats(s.Loop)
+	st.Picks.Inc()
+	if n.Panic {
+		st.FailOpen.Inc()
+	}
+	if s.leases > 0 {
+		st.Retries.Inc()
+	}
+	s.leases++
+	l := Lease{b: b, obs: obs, start: s.Now, loop: int16(s.Loop), note: s.note, ahead: int32(load.Active() - 1), unit: one}
+	if obs != nil {
+		obs.Sent(b, l)
+	}
+	return l
+}
+
+// prefer gives the lease of the backend that s prefers.
+func (n *Snapshot) prefer(s *Selection) (Lease, bool) {
+	b := n.current(s.Prefer)
+	if b == nil || s.Has(b.Live) {
+		return Lease{}, false
+	}
+	limit := b.MaxInflight
+	if s.Bound {
+		limit = 0
+	}
+	load, ok := b.admit(limit)
+	if !ok {
+		return Lease{}, false
+	}
+	obs := n.obs
+	if b.index < 0 { // the strategy does not know it
+		obs = nil
+	}
+	s.note = 0
+	return n.lease(b, s, load, obs), true
+}
+
+// current is b, which may be of another snapshot, as n has it; nil when it has left the pool.
+func (n *Snapshot) current(b *Backend) *Backend {
+	if i := b.index; i >= 0 && i < len(n.Ready) && n.Ready[i].Live == b.Live {
+		return n.Ready[i]
+	}
+	for _, o := range n.All {
+		if o.Live == b.Live {
+			return o
+		}
+	}
+	return nil
 }
 
 // SetWanted says what is wanted of b: Draining makes it finish what it has, In takes it back. A backend that left the
 // pool stays out.
 func (p *Pool) SetWanted(b *Backend, w Wanted) {
-	p.change(b, func(l *Life) { l.Wanted = w })
+	p.change(b, func(l *Life) { l.Wanted, l.Sessions = w, false })
+}
+
+// StartDraining is SetWanted(b, Draining), but what b has are its sessions, too, if Settings.DrainSessions says so: they go
+// on until EndSessions.
+func (p *Pool) StartDraining(b *Backend) {
+	sessions := p.Snapshot().Settings.DrainSessions > 0
+	p.change(b, func(l *Life) {
+		if l.Wanted == In {
+			l.Wanted, l.Sessions = Draining, sessions
+		}
+	})
+}
+
+// EndSessions makes a draining b take nothing any more, also not what is bound to it.
+func (p *Pool) EndSessions(b *Backend) {
+	p.change(b, func(l *Life) { l.Sessions = false })
 }
 
 // SetProbed says what active checks think of b.
@@ -348,6 +401,9 @@ func (p *Pool) change(b *Backend, set func(*Life)) {
 	}
 	b.life = is
 	b.mu.Unlock()
+	if is.ends() && !was.ends() {
+		b.era.Add(1)
+	}
 	switch {
 	case was.Ejected.IsZero() && !is.Ejected.IsZero():
 		b.ejections.Add(1)
@@ -355,20 +411,20 @@ func (p *Pool) change(b *Backend, set func(*Life)) {
 		b.returns.Add(1)
 	}
 	if was.Wanted != In && is.Wanted == In {
-		b.setWanted(In) // before others may choose it
+		b.setWanted(In, false) // before others may choose it
 	}
 	snap := p.snap.Load()
 	p.publish(snap.All, snap.Settings)
 	if is.Wanted != In {
-		b.setWanted(is.Wanted) // after nobody chooses it any more
+		b.setWanted(is.Wanted, is.Sessions) // after nobody chooses it any more
 	}
 }
 
-// setWanted sets the fact and, with it, whether leases are refused.
-func (l *Live) setWanted(w Wanted) {
+// setWanted sets the fact and, with it, whether leases are refused: not while sessions go on.
+func (l *Live) setWanted(w Wanted, sessions bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.life.Wanted = w
+	l.life.Wanted, l.life.Sessions = w, sessions
 	if w == In {
 		l.load.And(^uint64(draining))
 		if l.drained != nil && !l.isEmpty {
@@ -379,6 +435,9 @@ func (l *Live) setWanted(w Wanted) {
 	}
 	if l.drained == nil {
 		l.drained = make(chan struct{})
+	}
+	if sessions {
+		return
 	}
 	if l.load.Or(uint64(draining)) == 0 { // else the last lease to end sees the bit
 		l.isEmpty = true
@@ -400,7 +459,9 @@ var ErrTakenBack = errors.New("backend was taken back before it had drained")
 // Drain makes b take nothing new and waits until its last lease is done, it is taken back, which is ErrTakenBack, or ctx
 // ends, whose error it returns.
 func (p *Pool) Drain(ctx context.Context, b *Backend) error {
-	p.SetWanted(b, Draining)
+	if b.Life().Wanted == In {
+		p.SetWanted(b, Draining)
+	}
 	done := b.Drained()
 	if done == nil {
 		return ErrTakenBack

@@ -11,10 +11,10 @@ type Settings struct {
 	TunnelIdle      time.Duration // a tunnel on which nothing moved for so long is closed
 	MaxIdle         int           // idle connections kept per backend
 	IdleTimeout     time.Duration // of an idle connection to a backend
+	DrainSessions   time.Duration // how long a draining backend keeps its sessions; 0: it does not, see Pool.StartDraining
 	Reuse           bool          // keep connections to backends open for the next request
 	Retries         int           // further attempts after the first
 	RetryShare      float64       // share of the requests in 10 s that may be retried, besides 3; 1 or more is no limit
-	Hash            HashKey       // what the hash strategy looks at
 
 	QueueLen     int           // requests that may wait while all are at MaxInflight; 0: twice the places; < 0: none
 	QueueTimeout time.Duration // for how long; the proxy sees to it
@@ -56,24 +56,7 @@ func (s *Settings) ConnectTimeoutFor(a Addr) time.Duration {
 	return 3 * time.Second
 }
 
-// HashKey says which part of a request the hash strategy goes by.
-type HashKey struct {
-	Source HashSource
-	Name   string // of the header, cookie or query key
-}
-
-// HashSource is a kind of HashKey.
-type HashSource uint8
-
-// The kinds of HashKey.
-const (
-	HashIP HashSource = iota // the client's address
-	HashHeader
-	HashCookie
-	HashQuery
-)
-
-// KeyOf hashes what a HashKey points at to a Selection.Key. It gives the same on every machine and in every version,
+// KeyOf hashes what a client is known by to a Selection.Key. It gives the same on every machine and in every version,
 // so that several balancers, and one before and after a restart, send a key to the same backend. (FNV-1a, then the
 // finalizer of MurmurHash3, which FNV needs for short inputs that differ in their last byte.)
 func KeyOf(b []byte) uint64 {

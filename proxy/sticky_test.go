@@ -1,0 +1,521 @@
+package proxy
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lb/affinity"
+	"lb/upstream"
+)
+
+func sticky(o affinity.Options) option { return func(p *plan) { p.sticky = &o } }
+
+// engine is a server of Engine.IO as far as a balancer can see it: it knows the sessions that it began, and no others.
+type engine struct {
+	*httptest.Server
+	name string
+	say  func(w http.ResponseWriter, r *http.Request, packet string)
+
+	mu     sync.Mutex
+	sids   map[string]bool // guarded by mu
+	n      atomic.Int64
+	coding atomic.Value // the last Accept-Encoding of a handshake
+	posted atomic.Int64
+}
+
+var whole = func(w http.ResponseWriter, _ *http.Request, packet string) { io.WriteString(w, packet) }
+
+func newEngine(t testing.TB, name string, say func(w http.ResponseWriter, r *http.Request, packet string)) *engine {
+	e := &engine{name: name, sids: map[string]bool{}, say: say}
+	e.Server = httptest.NewServer(e)
+	t.Cleanup(func() {
+		e.CloseClientConnections()
+		e.Close()
+	})
+	return e
+}
+
+func (e *engine) addr() string { return e.Listener.Addr().String() }
+
+func (e *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Instance", e.name)
+	q := r.URL.Query()
+	if q.Get("EIO") == "" {
+		io.WriteString(w, e.name)
+		return
+	}
+	sid := q.Get("sid")
+	e.mu.Lock()
+	known := e.sids[sid]
+	if sid == "" {
+		sid = fmt.Sprintf("%s-%d", e.name, e.n.Add(1))
+		e.sids[sid] = true
+		e.mu.Unlock()
+		e.coding.Store(r.Header.Get("Accept-Encoding"))
+		packet := `0{"sid":"` + sid + `","upgrades":["websocket"],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}`
+		if q.Get("EIO") == "3" {
+			packet = fmt.Sprintf("%d:%s2:40", len(packet), packet)
+		}
+		e.say(w, r, packet)
+		return
+	}
+	e.mu.Unlock()
+	if !known {
+		w.WriteHeader(400)
+		w.(http.Flusher).Flush() // chunked, as Node's is
+		io.WriteString(w, `{"code":1,"message":"Session ID unknown"}`)
+		return
+	}
+	if r.Method == "POST" {
+		b, _ := io.ReadAll(r.Body)
+		e.posted.Add(int64(len(b)))
+	}
+	io.WriteString(w, "ok")
+}
+
+// ask sends one request on a connection of its own, without cookies.
+func (l *lab) ask(method, target, body string, header ...string) *http.Response {
+	l.t.Helper()
+	r, err := http.NewRequest(method, "http://"+l.addr+target, strings.NewReader(body))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: patience}
+	res, err := c.Do(r)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	res.Body = io.NopCloser(bytes.NewReader(b))
+	return res
+}
+
+func text(r *http.Response) string {
+	b, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	return string(b)
+}
+
+// TestSocketIOStays begins sessions with answers of all sorts, and then comes back on other connections.
+func TestSocketIOStays(t *testing.T) {
+	encoded := func(name string, make func(w io.Writer) io.WriteCloser) func(http.ResponseWriter, *http.Request, string) {
+		return func(w http.ResponseWriter, _ *http.Request, packet string) {
+			w.Header().Set("Content-Encoding", name)
+			z := make(w)
+			io.WriteString(z, packet)
+			z.Close()
+		}
+	}
+	for name, say := range map[string]func(http.ResponseWriter, *http.Request, string){
+		"whole": whole,
+		"byte by byte": func(w http.ResponseWriter, _ *http.Request, packet string) {
+			for i := range packet {
+				io.WriteString(w, packet[i:i+1])
+				w.(http.Flusher).Flush()
+			}
+		},
+		"gzip":    encoded("gzip", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }),
+		"deflate": encoded("deflate", func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) }),
+		"raw deflate": encoded("deflate", func(w io.Writer) io.WriteCloser {
+			f, _ := flate.NewWriter(w, 5)
+			return f
+		}),
+		"to the end of the connection": func(w http.ResponseWriter, _ *http.Request, packet string) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nX-Instance: \r\nConnection: close\r\n\r\n"+packet)
+			c.Close()
+		},
+		"much more behind it": func(w http.ResponseWriter, _ *http.Request, packet string) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(packet)+1+200_000))
+			io.WriteString(w, packet+"\x1e"+strings.Repeat("4", 200_000))
+		},
+		"JSONP": func(w http.ResponseWriter, _ *http.Request, packet string) {
+			fmt.Fprintf(w, "/**/___eio[0](%q);", packet)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var backends []string
+			var all []*engine
+			for i := range 3 {
+				e := newEngine(t, fmt.Sprint(i), say)
+				backends = append(backends, e.addr())
+				all = append(all, e)
+			}
+			l := newLab(t, backends, sticky(affinity.Options{SocketIO: true}))
+			for i := range 12 {
+				eio := fmt.Sprint("EIO=", 3+i%2)
+				res := l.ask("GET", "/socket.io/?"+eio+"&transport=polling&t=x", "", "Accept-Encoding", "gzip, br")
+				if res.StatusCode != 200 {
+					t.Fatal(res.Status)
+				}
+				sid := newest(all)
+				where, _, _ := strings.Cut(sid, "-")
+				for range 3 {
+					res := l.ask("GET", "/socket.io/?"+eio+"&transport=polling&sid="+sid, "")
+					if got := res.Header.Get("X-Instance"); got != where || res.StatusCode != 200 {
+						t.Fatalf("session %s went to %s: %s", sid, got, res.Status)
+					}
+				}
+			}
+			for _, e := range all {
+				if got := e.coding.Load(); got != "identity" {
+					t.Errorf("instance %s was asked for %v", e.name, got)
+				}
+			}
+			st := sumStats(l.sticky)
+			if hits := st.Visits[affinity.BySID][affinity.Hit].Load(); hits != 36 || st.Unread.Load() != 0 {
+				t.Errorf("%d hits, %d answers not understood", hits, st.Unread.Load())
+			}
+		})
+	}
+}
+
+// newest is the session that was begun last, of those that have not been returned yet.
+func newest(all []*engine) (sid string) {
+	for _, e := range all {
+		e.mu.Lock()
+		for s, fresh := range e.sids {
+			if fresh && !strings.HasSuffix(s, "!") && !e.sids[s+"!"] {
+				sid = s
+				e.sids[s+"!"] = true
+				e.mu.Unlock()
+				return sid
+			}
+		}
+		e.mu.Unlock()
+	}
+	return ""
+}
+
+// sumStats adds up what the loops counted.
+func sumStats(a *affinity.Affinity) *affinity.Stats {
+	sum := new(affinity.Stats)
+	for i := range a.Loops() {
+		st := a.Stats(i)
+		sum.Unread.Add(st.Unread.Load())
+		sum.Learned.Add(st.Learned.Load())
+		for by := range st.Visits {
+			for r := range st.Visits[by] {
+				sum.Visits[by][r].Add(st.Visits[by][r].Load())
+			}
+		}
+	}
+	return sum
+}
+
+// begin begins a session and returns its ID, and where it is.
+func (l *lab) begin(all []*engine) (sid, where string) {
+	l.t.Helper()
+	if res := l.ask("GET", "/?EIO=4&transport=polling", ""); res.StatusCode != 200 {
+		l.t.Fatal(res.Status)
+	}
+	sid = newest(all)
+	where, _, _ = strings.Cut(sid, "-")
+	return sid, where
+}
+
+func engines(t testing.TB, n int) (all []*engine, backends []string) {
+	for i := range n {
+		e := newEngine(t, fmt.Sprint(i), whole)
+		all = append(all, e)
+		backends = append(backends, e.addr())
+	}
+	return all, backends
+}
+
+// TestUnknownSessionIsFound asks an lb that has just been started for sessions that exist.
+func TestUnknownSessionIsFound(t *testing.T) {
+	all, backends := engines(t, 4)
+	l := newLab(t, backends, sticky(affinity.Options{SocketIO: true}))
+	for i, e := range all {
+		sid := fmt.Sprint("old-", i)
+		e.mu.Lock()
+		e.sids[sid] = true
+		e.mu.Unlock()
+		res := l.ask("POST", "/?EIO=4&transport=polling&sid="+sid, strings.Repeat("4", 1000*i))
+		if got := res.Header.Get("X-Instance"); got != e.name || res.StatusCode != 200 || e.posted.Load() != int64(1000*i) {
+			t.Errorf("%s: %s from %q, posted %d", sid, res.Status, got, e.posted.Load())
+		}
+		before := l.tries()
+		res = l.ask("GET", "/?EIO=4&transport=polling&sid="+sid, "")
+		if got := res.Header.Get("X-Instance"); got != e.name || l.tries() != before+1 {
+			t.Errorf("%s went to %q, in %d tries", sid, got, l.tries()-before)
+		}
+	}
+	// Where nobody knows it, the application says so itself.
+	res := l.ask("GET", "/?EIO=4&transport=polling&sid=nobodys", "")
+	if res.StatusCode != 400 || text(res) != `{"code":1,"message":"Session ID unknown"}` {
+		t.Errorf("%s %s", res.Status, text(res))
+	}
+	if n := l.ln.Stats().Answers[SessionUnknown]; n != 0 {
+		t.Errorf("lb answered %d times itself", n)
+	}
+}
+
+// TestMadeUpSessions holds that clients with made-up sessions cannot have each request tried everywhere.
+func TestMadeUpSessions(t *testing.T) {
+	_, backends := engines(t, 4)
+	l := newLab(t, backends, sticky(affinity.Options{SocketIO: true}), func(p *plan) { p.pool.RetryShare = .2 })
+	const n = 100
+	for i := range n {
+		if res := l.ask("GET", fmt.Sprint("/?EIO=4&transport=polling&sid=made-up-", i), ""); res.StatusCode != 400 {
+			t.Fatal(res.Status)
+		}
+	}
+	if tries := l.tries(); tries > n+3+n*2/10+1 {
+		t.Errorf("%d tries for %d requests", tries, n)
+	}
+}
+
+// tries is how many attempts were made.
+func (l *lab) tries() (n uint64) {
+	for i := range l.pool.Snapshot().All {
+		n += l.sum(i, func(s *upstream.Stats) uint64 { return s.Picks.Load() })
+	}
+	return n
+}
+
+func TestCookieStays(t *testing.T) {
+	_, backends := engines(t, 3)
+	keys, err := affinity.NewKeys(strings.Repeat("k", 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := affinity.Options{Kind: affinity.Cookie, Cookie: affinity.CookieOptions{Keys: keys, Name: "lb"}}
+	l := newLab(t, backends, sticky(o), trust("127.0.0.0/8"))
+	first := l.ask("GET", "/", "")
+	where, set := text(first), first.Header.Get("Set-Cookie")
+	value, rest, _ := strings.Cut(set, "; ")
+	if rest != "Path=/; HttpOnly; SameSite=Lax" || strings.Contains(value, where) {
+		t.Errorf("%q", set)
+	}
+	for range 6 {
+		res := l.ask("GET", "/", "", "Cookie", "a=b; "+value)
+		if text(res) != where || res.Header.Get("Set-Cookie") != "" {
+			t.Errorf("it went to %s, with %q", text(res), res.Header.Get("Set-Cookie"))
+		}
+	}
+	if set := l.ask("GET", "/", "", "X-Forwarded-Proto", "https").Header.Get("Set-Cookie"); !strings.HasSuffix(set, "; Secure") {
+		t.Errorf("behind TLS: %q", set)
+	}
+	for _, bad := range []string{"lb=", "lb=" + strings.Repeat("x", 22), "lb=" + strings.Repeat("x", 4000), value + "x", "lb=\"" + value + "\"", "lb"} {
+		if res := l.ask("GET", "/", "", "Cookie", bad); res.StatusCode != 200 || !strings.HasPrefix(res.Header.Get("Set-Cookie"), "lb=") {
+			t.Errorf("%.50q: %s, %q", bad, res.Status, res.Header.Get("Set-Cookie"))
+		}
+	}
+	// Its backend leaves: from now on it is another's.
+	var left []upstream.Spec
+	for i, s := range specs(t, backends) {
+		if fmt.Sprint(i) != where {
+			left = append(left, s)
+		}
+	}
+	l.pool.Update(left, nil, nil)
+	res := l.ask("GET", "/", "", "Cookie", value)
+	again, _, _ := strings.Cut(res.Header.Get("Set-Cookie"), ";")
+	if text(res) == where || again == value || again == "" {
+		t.Errorf("it is at %s still, %q", text(res), again)
+	}
+	where = text(res)
+	for range 4 {
+		if res := l.ask("GET", "/", "", "Cookie", again); text(res) != where {
+			t.Errorf("it went to %s, not to %s", text(res), where)
+		}
+	}
+}
+
+func TestAppCookieStays(t *testing.T) {
+	var backends []string
+	for i := range 3 {
+		backends = append(backends, handler(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/login" {
+				http.SetCookie(w, &http.Cookie{Name: "theme", Value: "dark"})
+				http.SetCookie(w, &http.Cookie{Name: "sid", Value: fmt.Sprint("session-", i)})
+			}
+			fmt.Fprint(w, i)
+		}))
+	}
+	l := newLab(t, backends, sticky(affinity.Options{Kind: affinity.AppCookie, AppCookie: "sid"}))
+	for range 3 {
+		where := text(l.ask("GET", "/login", ""))
+		for range 5 {
+			if got := text(l.ask("POST", "/", "x", "Cookie", "sid=session-"+where)); got != where {
+				t.Errorf("session %s went to %s", where, got)
+			}
+		}
+	}
+}
+
+func handler(t testing.TB, h http.HandlerFunc) string {
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// TestDeadBackendsClientsMove kills a backend that has sessions: each next request is answered by another at once.
+func TestDeadBackendsClientsMove(t *testing.T) {
+	all, backends := engines(t, 2)
+	keys, _ := affinity.NewKeys(strings.Repeat("k", 32))
+	l := newLab(t, backends, sticky(affinity.Options{
+		Kind: affinity.Cookie, Cookie: affinity.CookieOptions{Keys: keys, Name: "lb"}, SocketIO: true,
+	}))
+	res := l.ask("GET", "/", "")
+	where := text(res)
+	cookie, _, _ := strings.Cut(res.Header.Get("Set-Cookie"), ";")
+	var sid string
+	for at := ""; at != where; {
+		sid, at = l.begin(all)
+	}
+	for _, e := range all {
+		if e.name == where {
+			e.CloseClientConnections()
+			e.Close()
+		}
+	}
+	// Nobody has ejected it yet.
+	if res := l.ask("POST", "/", "x", "Cookie", cookie); res.StatusCode != 200 || text(res) == where {
+		t.Errorf("%s from %s", res.Status, text(res))
+	}
+	if res := l.ask("POST", "/?EIO=4&transport=polling&sid="+sid, "4x"); res.StatusCode != 400 || !strings.Contains(text(res), "unknown") {
+		t.Errorf("%s %s", res.Status, text(res))
+	}
+	for _, b := range l.pool.Snapshot().All {
+		if b.Name == backends[int(where[0]-'0')] {
+			l.pool.SetDead(b, time.Now().Add(time.Hour))
+		}
+	}
+	before := l.tries()
+	res = l.ask("GET", "/", "", "Cookie", cookie)
+	if res.StatusCode != 200 || text(res) == where || res.Header.Get("Set-Cookie") == "" || l.tries() != before+1 {
+		t.Errorf("%s from %s in %d tries, cookie %q", res.Status, text(res), l.tries()-before, res.Header.Get("Set-Cookie"))
+	}
+}
+
+// TestBoundIsNotLimited holds that a session's requests come through where its backend has as many requests as it may:
+// one that waits for the other would wait for ever.
+func TestBoundIsNotLimited(t *testing.T) {
+	entered, release := make(chan bool, 1), make(chan bool)
+	all, _ := engines(t, 1)
+	slow := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			entered <- true
+			<-release
+		}
+		all[0].ServeHTTP(w, r)
+	})
+	l := newLab(t, []string{slow}, sticky(affinity.Options{SocketIO: true}))
+	limited := l.pool.Snapshot().All[0].Spec
+	limited.MaxInflight = 1
+	l.pool.Update([]upstream.Spec{limited}, nil, nil)
+	sid, _ := l.begin(all)
+	done := make(chan string)
+	go func() { done <- l.ask("GET", "/wait?EIO=4&transport=polling&sid="+sid, "").Status }()
+	<-entered
+	if res := l.ask("GET", "/", ""); res.StatusCode != 503 {
+		t.Errorf("a newcomer got %s", res.Status)
+	}
+	if res := l.ask("POST", "/?EIO=4&transport=polling&sid="+sid, "4x"); res.StatusCode != 200 {
+		t.Errorf("the session got %s", res.Status)
+	}
+	close(release)
+	if s := <-done; s != "200 OK" {
+		t.Error(s)
+	}
+}
+
+// TestDrainingKeepsSessions drains a backend that has sessions.
+func TestDrainingKeepsSessions(t *testing.T) {
+	all, backends := engines(t, 2)
+	l := newLab(t, backends, sticky(affinity.Options{SocketIO: true}), func(p *plan) { p.pool.DrainSessions = time.Hour })
+	var sid string
+	for at := ""; at != "1"; {
+		sid, at = l.begin(all)
+	}
+	b := l.pool.Snapshot().All[1]
+	l.pool.StartDraining(b)
+	for range 5 {
+		if _, at := l.begin(all); at != "0" {
+			t.Error("it took a new session")
+		}
+		if got := text(l.ask("GET", "/", "")); got != "0" {
+			t.Error("it took a request of nobody's")
+		}
+		if res := l.ask("POST", "/?EIO=4&transport=polling&sid="+sid, "4x"); res.StatusCode != 200 || res.Header.Get("X-Instance") != "1" {
+			t.Errorf("its session got %s", res.Status)
+		}
+	}
+	select {
+	case <-b.Drained():
+		t.Error("it is said to be empty")
+	default:
+	}
+	l.pool.EndSessions(b)
+	select {
+	case <-b.Drained():
+	case <-time.After(patience):
+		t.Error("it does not get empty")
+	}
+	if res := l.ask("GET", "/?EIO=4&transport=polling&sid="+sid, ""); res.StatusCode != 400 || res.Header.Get("X-Instance") != "0" {
+		t.Errorf("then it got %s from %s", res.Status, res.Header.Get("X-Instance"))
+	}
+}
+
+// TestTunnelToLeavingBackend opens a WebSocket of a session whose backend drains: its client is told to connect again.
+func TestTunnelToLeavingBackend(t *testing.T) {
+	ws := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				b := make([]byte, 4096)
+				n, _ := c.Read(b)
+				if strings.Contains(string(b[:n]), "sid=S") {
+					io.WriteString(c, ws)
+					io.Copy(io.Discard, c)
+				} else {
+					io.WriteString(c, ok(`0{"sid":"S"}`))
+				}
+				c.Close()
+			}()
+		}
+	}()
+	l := newLab(t, []string{ln.Addr().String()}, sticky(affinity.Options{SocketIO: true}), func(p *plan) { p.pool.DrainSessions = time.Hour })
+	if res := l.ask("GET", "/?EIO=4&transport=polling", ""); res.StatusCode != 200 {
+		t.Fatal(res.Status)
+	}
+	l.pool.StartDraining(l.pool.Snapshot().All[0])
+	c := l.client()
+	c.send(get("/?EIO=4&transport=websocket&sid=S", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="))
+	if head := c.head(); !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+		t.Fatal(head)
+	}
+	c.expect(string(restart))
+	c.conn.Close()
+}
