@@ -19,6 +19,9 @@ type Options struct {
 	Probe   Probe          // in place of what Check says
 	Knock   Probe          // in place of making a connection, to see whether anybody listens
 	Chance  func() float64 // a number in [0, 1), for what is spread by chance
+
+	// Known is what another process knew of a backend when New takes over from it; nil, or false: nothing.
+	Known func(*upstream.Backend) (Standing, bool)
 }
 
 // Monitor checks the backends of one pool, ejects those whose requests fail, and lets them back.
@@ -60,6 +63,7 @@ func New(p *upstream.Pool, c Check, pas Passive, opt Options) *Monitor {
 	m.events.ended = make(chan struct{})
 	go m.tell()
 	m.Update(c, pas)
+	m.opt.Known = nil // who joins later by the same name is somebody else
 	p.SetWatcher(m)
 	return m
 }
@@ -84,6 +88,11 @@ func (m *Monitor) Update(c Check, pas Passive) {
 		switch {
 		case w == nil:
 			w = &watch{m: m, b: b, kick: make(chan struct{}, 1)}
+			if m.opt.Known != nil {
+				if s, ok := m.opt.Known(b); ok {
+					w.inherit(s)
+				}
+			}
 		case other:
 			w.stop()
 		default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"lb/upstream"
@@ -16,13 +17,13 @@ type watch struct {
 	kick  chan struct{} // has room for one: look again at what to do
 	stop  context.CancelFunc
 	ended chan struct{}
+	asked atomic.Bool // the backend asked to be drained
 
 	// The goroutine's own. A new goroutine begins after the one before has ended.
 	check Check
 	probe Probe
 	began time.Time // of the last probe
 	done  time.Time // of the same
-	asked bool      // the backend asked to be drained
 
 	// Guarded by Monitor.mu.
 	faults   window
@@ -233,12 +234,12 @@ func (w *watch) ask(ctx context.Context) error {
 // configuration wanted before is left alone.
 func (w *watch) heed(err error) {
 	switch wanted := w.b.Life().Wanted; {
-	case errors.Is(err, ErrDrain) && !w.asked && wanted == upstream.In:
-		w.asked = true
+	case errors.Is(err, ErrDrain) && !w.asked.Load() && wanted == upstream.In:
+		w.asked.Store(true)
 		w.m.pool.StartDraining(w.b)
 		w.emit(Event{What: Drains, Why: err.Error()})
-	case err == nil && w.asked:
-		w.asked = false
+	case err == nil && w.asked.Load():
+		w.asked.Store(false)
 		if wanted == upstream.Draining {
 			w.m.pool.SetWanted(w.b, upstream.In)
 			w.emit(Event{What: TakenBack})

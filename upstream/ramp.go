@@ -82,3 +82,19 @@ func (p *Pool) anyRamps() bool {
 	}
 	return false
 }
+
+// Ramps reports whether the backend's share may be less than whole.
+func (l *Live) Ramps() bool { return l.ramp.Load() != 0 }
+
+// StartRamp begins slow start for b from its beginning, as for one that comes back.
+func (p *Pool) StartRamp(b *Backend) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	snap := p.snap.Load()
+	for _, is := range snap.All {
+		if is.Live == b.Live {
+			is.cold = true
+			p.publish(snap.All, snap.Settings)
+		}
+	}
+}

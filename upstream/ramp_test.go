@@ -37,6 +37,8 @@ func TestWhoRamps(t *testing.T) {
 		{"weight 0 and back", "a b -> =a*0 b ->"},
 		{"equal reload", "a b -> eject:a -> back:a -> =a b -> a"},
 		{"down at boot", "a b -> down:a -> up:b -> up:a -> a"},
+		{"told to", "a b -> ramp:a -> a"},
+		{"told to while it is away", "a b -> eject:a -> ramp:a -> back:a -> a"},
 		{"slow start off", "a b -> off -> eject:a -> back:a ->"},
 	} {
 		steps := strings.Split(c.steps, "->")
@@ -54,6 +56,8 @@ func TestWhoRamps(t *testing.T) {
 				switch op {
 				case "up":
 					p.SetProbed(b, Up)
+				case "ramp":
+					p.StartRamp(b)
 				case "down":
 					p.SetProbed(b, Down)
 				case "eject":
