@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"os/user"
 	"strconv"
 )
@@ -32,4 +33,10 @@ func withCaller(ctx context.Context, c net.Conn) context.Context {
 		}
 	}
 	return ctx
+}
+
+// IsOwner reports whether root or this process's own user asks by ctx.
+func IsOwner(ctx context.Context) bool {
+	uid, ok := ctx.Value(callerKey{}).(int)
+	return ok && (uid == 0 || uid == os.Geteuid())
 }

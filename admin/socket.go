@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -50,11 +51,33 @@ func ListenUnix(path string) (net.Listener, error) {
 	return &socket{UnixListener: ln, path: path, own: own}, nil
 }
 
+// TakeUnix makes a listener as ListenUnix does of one that another process opened at path. Until Own, closing it leaves
+// the path to that process.
+func TakeUnix(path string, ln *net.UnixListener) (net.Listener, error) {
+	own, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	s := &socket{UnixListener: ln, path: path, own: own}
+	s.others.Store(true)
+	return s, nil
+}
+
+// Own says whether the path of ln, if it is one of ListenUnix or TakeUnix, goes when ln is closed. It stays when another
+// process goes on with the socket.
+func Own(ln net.Listener, is bool) {
+	if s, ok := ln.(*socket); ok {
+		s.others.Store(!is)
+	}
+}
+
 type socket struct {
 	*net.UnixListener
-	path string
-	own  fs.FileInfo
-	once sync.Once
+	path   string
+	own    fs.FileInfo
+	others atomic.Bool // the path is another process's
+	once   sync.Once
 }
 
 // Addr is where clients find it.
@@ -62,6 +85,9 @@ func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix
 
 func (s *socket) Close() error {
 	s.once.Do(func() {
+		if s.others.Load() {
+			return
+		}
 		if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.own) {
 			os.Remove(s.path)
 		}

@@ -40,7 +40,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range affinityFamilies {
 		ch <- f.desc
 	}
-	for _, d := range []*prometheus.Desc{reloadsDesc, visitsDesc, checksDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
+	for _, d := range []*prometheus.Desc{reloadsDesc, upgradesDesc, visitsDesc, checksDesc, requestsDesc, faultsDesc, durationDesc, failedDesc, buildDesc} {
 		ch <- d
 	}
 }
@@ -59,6 +59,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		out.add(dto.MetricType_COUNTER, reloadsDesc, float64(r.Succeeded), results[:1])
 		out.add(dto.MetricType_COUNTER, reloadsDesc, float64(r.Failed), results[1:])
+	}
+	if c.src.Upgrades != nil {
+		n := c.src.Upgrades()
+		out.add(dto.MetricType_COUNTER, upgradesDesc, float64(n.Succeeded), results[:1])
+		out.add(dto.MetricType_COUNTER, upgradesDesc, float64(n.Failed), results[1:])
 	}
 	if c.src.Listeners != nil {
 		collectListeners(&out, c.src.Listeners())

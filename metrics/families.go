@@ -135,6 +135,8 @@ var (
 		"Times that the configuration was read again, by whether it is in force.", []string{"result"}, nil)
 	visitsDesc = prometheus.NewDesc("lb_affinity_requests_total",
 		"Requests answered whose client could be known, by what, and what became of it.", []string{"by", "pool", "result"}, nil)
+	upgradesDesc = prometheus.NewDesc("lb_upgrades_total",
+		"Times that another process was to take over, since the first of them started, by whether it did.", []string{"result"}, nil)
 	buildDesc = prometheus.NewDesc("lb_build_info",
 		"Always 1; the labels say which lb this is.", []string{"goversion", "version"}, nil)
 )

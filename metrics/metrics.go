@@ -33,6 +33,7 @@ type Sources struct {
 	LogLines   func() uint64 // access log lines written
 	LogDropped func() uint64 // access log lines lost
 	Reloads    func() Reloads
+	Upgrades   func() Upgrades
 
 	// OnError hears of a scrape that went wrong in part or in whole.
 	OnError func(error)
@@ -59,6 +60,9 @@ type Reloads struct {
 	OK                bool      // the last time, or at the start
 	Time              time.Time // when it last succeeded
 }
+
+// Upgrades is how often a process was to take over from the one before, since the first of them began.
+type Upgrades struct{ Succeeded, Failed uint64 }
 
 // Listener is an address that clients connect to. Several of one name, as while an old one drains after a reload,
 // are added up.

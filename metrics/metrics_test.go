@@ -75,6 +75,7 @@ func world(pools ...*upstream.Pool) Sources {
 		LogLines:   func() uint64 { return 69 },
 		LogDropped: func() uint64 { return 1 },
 		Reloads:    func() Reloads { return Reloads{Succeeded: 3, Failed: 2, Time: time.Unix(1e9, 0)} },
+		Upgrades:   func() Upgrades { return Upgrades{Succeeded: 5, Failed: 1} },
 	}
 }
 

@@ -40,7 +40,7 @@ func (s *Server) watch(cfg *config.Config) {
 		m := gone[p]
 		delete(gone, p)
 		if m == nil {
-			m = health.New(p, check, passive, health.Options{Log: s.log, OnEvent: s.heard})
+			m = health.New(p, check, passive, health.Options{Log: s.log, OnEvent: s.heard, Known: s.known(p)})
 		} else {
 			m.Update(check, passive)
 		}

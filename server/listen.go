@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -111,13 +112,16 @@ func (s *Server) keep(cfg *config.Config, o *opening) []*socket {
 }
 
 func (s *Server) openSocket(o *opening, l config.Listen, cfg *config.Config, old *places) (*socket, error) {
-	ln, err := s.listenBeside(o, l.Address, cfg, old)
+	ln, shared, err := s.take("tcp", l.Address, l.Name, func() (net.Listener, error) { return s.listenBeside(o, l.Address, cfg, old) })
 	if err != nil {
 		return nil, err
 	}
 	p, err := s.proxy.Open(l.Name, ln)
 	if err != nil {
 		return nil, err
+	}
+	if p.SetShared(shared); shared && s.before != nil {
+		s.before.taken = append(s.before.taken, p)
 	}
 	return &socket{l.Name, l.Address, p}, nil
 }
@@ -129,18 +133,44 @@ func (s *Server) openDoor(o *opening, key string, open func() (net.Listener, err
 		o.gone.doors = slices.Delete(o.gone.doors, at, at+1)
 		return nil
 	}
-	ln, err := open()
+	network, address, _ := strings.Cut(key, " ")
+	ln, shared, err := s.take(network, address, "", open)
 	if err != nil {
 		return err
 	}
+	d := s.newDoor(key, ln)
+	if shared && s.before != nil {
+		s.before.doors = append(s.before.doors, d)
+	}
+	o.doors = append(o.doors, d)
+	o.opened.doors = append(o.opened.doors, d)
+	return nil
+}
+
+func (s *Server) newDoor(key string, ln net.Listener) *door {
 	h := s.web.open
 	if ln.Addr().Network() == "unix" { // whoever may open it
 		h = s.web.private
 	}
-	d := &door{key, ln, admin.NewServer(h, s.log)}
-	o.doors = append(o.doors, d)
-	o.opened.doors = append(o.opened.doors, d)
-	return nil
+	return &door{key, ln, admin.NewServer(h, s.log)}
+}
+
+// take is the socket of that address that this process was given, else what open opens. One that was given is shared.
+func (s *Server) take(network, address, name string, open func() (net.Listener, error)) (ln net.Listener, shared bool, err error) {
+	g := s.given.take(network, address, name)
+	if g == nil {
+		ln, err = open()
+		return ln, false, err
+	}
+	if ln, err = g.listener(); err != nil {
+		return nil, false, err
+	}
+	if u, ok := ln.(*net.UnixListener); ok {
+		if ln, err = admin.TakeUnix(address, u); err != nil {
+			u.Close()
+		}
+	}
+	return ln, true, err
 }
 
 // explain adds to the fault of an address that is taken that it is lb itself who has it.

@@ -22,6 +22,20 @@ type supervisor struct {
 
 	status string      // last told; of the goroutine in attend
 	deaf   atomic.Bool // the last message did not arrive
+	mute   atomic.Bool // another process speaks: systemd hears the main one only
+}
+
+// hush has nothing told until speak.
+func (v *supervisor) hush() {
+	if v != nil {
+		v.mute.Store(true)
+	}
+}
+
+func (v *supervisor) speak() {
+	if v != nil {
+		v.mute.Store(false)
+	}
 }
 
 // newSupervisor returns nil when nobody wants to hear.
@@ -51,7 +65,7 @@ const notifyWait = time.Second
 
 // tell sends one message of one assignment a line.
 func (v *supervisor) tell(lines ...string) {
-	if v == nil {
+	if v == nil || v.mute.Load() {
 		return
 	}
 	// A connection for each message, as sd_notify does: the socket may be another one after systemd restarted itself.
@@ -82,9 +96,14 @@ func (s *Server) reloading() (done func()) {
 	}
 	s.supervisor.tell("RELOADING=1", "MONOTONIC_USEC="+strconv.FormatInt(now.Nano()/1000, 10))
 	return func() {
-		if s.state.Load() == running { // and not on its way out
-			s.supervisor.tell("READY=1", "STATUS="+s.summary())
-		}
+		s.tellReady()
+	}
+}
+
+// tellReady says that lb serves, unless it is on its way out.
+func (s *Server) tellReady() {
+	if s.supervisor != nil && s.state.Load() == running {
+		s.supervisor.tell("READY=1", "STATUS="+s.summary())
 	}
 }
 

@@ -110,7 +110,13 @@ func (s *Server) change(ctx context.Context, reset bool) (v admin.Verdict, err e
 // mayChange says whether lb is up and does not stop.
 func (s *Server) mayChange() error {
 	if st := s.state.Load(); st != running {
+		if s.upgrades.hasHanded() {
+			return errors.New("another lb is in charge by now: ask again")
+		}
 		return errors.New("not while lb is " + stateNames[st])
+	}
+	if s.before != nil && !s.before.isCharged() {
+		return errTaking
 	}
 	return nil
 }

@@ -43,6 +43,13 @@ type Options struct {
 	AccessLog io.Writer
 	// Load reads the configuration again for Reload; nil: there is no other.
 	Load func() (*config.Config, error)
+	// Binary is what Upgrade starts, with Args and in the environment of this process; "": Upgrade has to be told.
+	Binary string
+	Args   []string
+	// Before is the lb that this process takes over from; nil: none.
+	Before *Predecessor
+	// Sockets are listened at in place of opening those of their addresses.
+	Sockets Sockets
 	// Socket is the path of a unix socket that is there beside those of the configuration, so that it does not take the
 	// configuration to find lb. "": none.
 	Socket string
@@ -70,6 +77,11 @@ type Server struct {
 	pools atomic.Pointer[[]*pool] // in the order of the file
 
 	supervisor *supervisor // nil: nobody
+	before     *Predecessor
+	upgrades   *upgrades
+	given      givens
+	told       chan struct{} // closed when this process is told to stop from inside
+	tell       sync.Once     // closes told
 
 	turn    sync.Mutex // held by a Reload that changes things, and by a stop that begins
 	reload  sync.Mutex // one Reload at a time; guards names
@@ -117,6 +129,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 		opt: opt, log: opt.Log, started: time.Now(), names: newResolver(opt.Resolve),
 		history: history.New(),
 		cut:     make(chan struct{}), gone: make(chan struct{}), broken: make(chan error, 1),
+		before: opt.Before, given: opt.Sockets.all, upgrades: newUpgrades(), told: make(chan struct{}),
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
 	s.places.Store(&places{})
@@ -128,6 +141,9 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	}
 	s.newLive()
 	s.supervisor = newSupervisor(os.Getenv, s.log)
+	if s.before != nil {
+		s.supervisor.hush() // the one before speaks for both
+	}
 	s.keys = &keyring{dir: stateDirectory(os.Getenv), warn: s.log.Warn}
 	p, err := newPlan(context.Background(), cfg, s.names, s.keys)
 	if err != nil {
@@ -162,6 +178,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	o, err := s.open(cfg, s.places.Load())
 	if err == nil {
 		s.places.Store(&o.places)
+		err = s.unmatched(cfg)
 	}
 	if err := errors.Join(err, s.openLog(cfg)); err != nil {
 		s.Close()
@@ -180,6 +197,7 @@ func (s *Server) private() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin.Control(s.sources(), s.actions()))
 	mux.Handle("POST /reload", admin.Reload(s.verdict))
+	mux.Handle("POST /upgrade", admin.Upgrade(s.Upgrade, admin.IsOwner))
 	return mux
 }
 
@@ -250,6 +268,15 @@ func (s *Server) Close() {
 // another error when it could not go on.
 func (s *Server) Run(ctx context.Context) error {
 	at := s.places.Load()
+	if s.before != nil {
+		if err := s.before.prepared(ctx, s); err != nil {
+			s.Close()
+			return err
+		}
+		s.adopt(s.before.state)
+	} else {
+		s.given = s.given.drop()
+	}
 	s.tasks.Go(func() { s.live.Run(s.ended) })
 	s.serve(&opening{opened: places{doors: at.doors}})
 	over := make(chan struct{})
@@ -260,9 +287,14 @@ func (s *Server) Run(ctx context.Context) error {
 	s.awaitChecks(ctx)
 	s.serve(&opening{opened: places{sockets: at.sockets}})
 	s.ready()
+	if s.before != nil {
+		s.before.serving(s)
+	}
 	var err error
 	select {
 	case <-ctx.Done():
+	case <-s.told:
+	case <-s.upgrades.handed:
 	case err = <-s.broken:
 	}
 	err = errors.Join(err, s.stop())
@@ -273,9 +305,13 @@ func (s *Server) Run(ctx context.Context) error {
 		s.tasks.Go(func() { d.shut(context.Background(), time.Second) })
 	}
 	s.end()
+	s.unlink()
 	s.tasks.Wait()
 	return err
 }
+
+// stopNow has Run stop as if its context were done.
+func (s *Server) stopNow() { s.tell.Do(func() { close(s.told) }) }
 
 // ready says that all is there.
 func (s *Server) ready() {
@@ -284,8 +320,8 @@ func (s *Server) ready() {
 	}
 	s.warnPage()
 	s.state.CompareAndSwap(starting, running)
-	s.log.Info("ready", "version", s.opt.Version, "workers", s.group.Len(), "took", time.Since(s.started).Round(time.Millisecond))
-	s.supervisor.tell("READY=1", "STATUS="+s.summary())
+	s.log.Info("ready", "version", s.opt.Version, "pid", os.Getpid(), "workers", s.group.Len(), "took", time.Since(s.started).Round(time.Millisecond))
+	s.tellReady()
 }
 
 // Config is the configuration in force.
@@ -348,6 +384,7 @@ func (s *Server) sources() admin.Sources {
 			LogLines:   func() uint64 { return s.access.Lines() }, // there is none yet
 			LogDropped: func() uint64 { return s.access.Dropped() },
 			Reloads:    s.reloads.count,
+			Upgrades:   s.upgrades.count,
 			OnError:    func(err error) { s.log.Error("metrics", "err", err) },
 		}),
 	}

@@ -27,15 +27,21 @@ func (s *Server) Cut() { s.once.Do(func() { close(s.cut) }) }
 
 // stop ends what serves, in the order in which it depends on each other.
 func (s *Server) stop() error {
-	s.turn.Lock() // a reload either comes before, with all that it opened, or not at all
+	handed := s.upgrades.settle() // another process is in charge, and this one only ends what it has
+	s.turn.Lock()                 // a reload either comes before, with all that it opened, or not at all
 	s.state.Store(stopping)
 	s.turn.Unlock()
+	if s.before != nil && !handed {
+		s.before.leave()
+	}
 	s.tellStop()
 	grace := s.Config().Server.Grace
 	begin := time.Now()
 	requests, tunnels := s.underWay()
 	s.log.Info("stopping", "grace", grace, "requests", requests, "tunnels", tunnels)
-	s.stopPause()
+	if !handed {
+		s.stopPause()
+	}
 	close(s.gone)
 
 	// The deadline is for those who pace what they do; it is the timer that cuts.
@@ -69,6 +75,7 @@ func (s *Server) stop() error {
 		}
 	}
 	s.unwatch()
+	s.awaitOthers(begin.Add(grace))
 	s.flush()
 	if clean {
 		s.group.Close()
@@ -90,6 +97,53 @@ func (s *Server) stopPause() {
 	select {
 	case <-t.C:
 	case <-s.cut:
+	}
+}
+
+// awaitOthers waits for processes that drain for this one: the one before it, and one that was to come after it. When
+// the main process of a service has ended, systemd ends the others at once. Those who take longer than until are cut.
+func (s *Server) awaitOthers(until time.Time) {
+	type other struct {
+		*link
+		gone <-chan struct{}
+	}
+	var all []other
+	if b := s.before; b != nil && b.isCharged() { // else it is that one which waits
+		all = append(all, other{b.link, b.gone})
+	}
+	if !s.upgrades.hasHanded() { // else the last one stays
+		s.upgrades.mu.Lock()
+		for _, n := range s.upgrades.all {
+			all = append(all, other{n.link, n.gone})
+		}
+		s.upgrades.mu.Unlock()
+	}
+	for _, o := range all {
+		t := time.NewTimer(time.Until(until))
+		select {
+		case <-o.gone:
+		case <-s.cut:
+		case <-t.C:
+		}
+		t.Stop()
+		o.send("cut", nil) // if it has not ended
+		select {
+		case <-o.gone:
+		case <-time.After(cutWait):
+			s.log.Error("another lb that drains does not end")
+		}
+	}
+}
+
+// unlink lets the processes before and after know that this one has ended.
+func (s *Server) unlink() {
+	if s.before != nil {
+		s.before.close()
+	}
+	s.upgrades.mu.Lock()
+	defer s.upgrades.mu.Unlock()
+	for _, n := range s.upgrades.all {
+		n.close()
 	}
 }
 

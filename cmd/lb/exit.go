@@ -16,6 +16,7 @@ const (
 	exitLeft    = 5
 	exitSome    = 6
 	exitUnknown = 7
+	exitRestart = 8
 	exitUsage   = 64 // EX_USAGE of BSD's sysexits.h
 )
 
@@ -32,6 +33,7 @@ var exitCodes = []struct {
 	{exitLeft, "the wait was over before all had ended. lb drain, lb remove: something is left. lb ready: the backend is not in use yet. lb run: the grace was over, and what was left was cut"},
 	{exitSome, "lb status: a backend is not ready, and every pool has one that is"},
 	{exitUnknown, "there is no such pool or backend"},
+	{exitRestart, "lb upgrade: the lb that runs cannot be upgraded and has to be restarted"},
 	{exitUsage, "the command line is wrong"},
 }
 

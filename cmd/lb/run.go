@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lb/admin"
 	"lb/config"
 	"lb/server"
 )
@@ -31,6 +32,7 @@ Signals:
   SIGHUP                     read FILE again and change to it without losing a request. A file with mistakes
                              changes nothing. "lb reload" does the same and waits for the verdict.
   SIGUSR1                    open the access log again, after it was renamed
+  SIGUSR2                    have the program that is at lb's path by now take over; see "lb upgrade --help"
 
 Exit code: 0 after a stop that cut nothing, 1 when lb could not start or go on or was told twice to stop,
 5 when the grace was over and something was cut.`,
@@ -65,23 +67,40 @@ func configFile(args []string) (string, error) {
 func run(w world, path string) error {
 	// Before all else: a signal that comes during the start must neither be lost nor end the process half-way.
 	signals := make(chan os.Signal, 8)
-	w.notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1)
+	w.notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	// A Go process dies of writing to a standard output or error whose reader has gone. Requests outlive that.
 	signal.Ignore(syscall.SIGPIPE)
 
+	before, err := server.Inherit(os.Getenv)
+	if err != nil {
+		return &exit{1, err}
+	}
+	fail := func(err error) error {
+		before.Fail(err)
+		return &exit{1, err}
+	}
+	sockets := before.Sockets()
+	if before == nil {
+		if sockets, err = server.Activated(os.Getenv); err != nil {
+			return fail(err)
+		}
+	}
 	load := func() (*config.Config, error) { return config.Load(path) }
 	cfg, err := load()
 	if err != nil {
-		return &exit{1, err}
+		return fail(err)
 	}
 	log := slog.New(slog.NewTextHandler(w.stderr, nil))
 	socket, err := ownSocket(path)
 	if err != nil {
 		log.Warn("no socket for `lb reload`; SIGHUP works", "err", err)
 	}
-	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Load: load, Socket: socket})
+	s, err := server.New(cfg, server.Options{
+		Version: thisVersion(), Log: log, Load: load, Socket: socket,
+		Before: before, Sockets: sockets, Binary: ownBinary(), Args: os.Args[1:],
+	})
 	if err != nil {
-		return &exit{1, err}
+		return fail(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -97,6 +116,8 @@ func run(w world, path string) error {
 				go s.Reload(ctx) // which says in the log what came of it
 			case syscall.SIGUSR1:
 				go reopen(s, log)
+			case syscall.SIGUSR2:
+				go s.Upgrade(ctx, admin.UpgradeOrder{}) // the same
 			default:
 				if ctx.Err() != nil {
 					log.Warn("second signal: cutting what is left", "signal", sig.String())

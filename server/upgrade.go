@@ -1,0 +1,606 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lb/admin"
+	"lb/metrics"
+	"lb/proxy"
+)
+
+// An upgrade goes like this, the old process on the left:
+//
+//	starts the new one, gives it a link
+//	hello: every listening socket  -->  reads the configuration, opens what else there is to open
+//	                               <--  prepared
+//	go: what is known of backends  -->  checks those that are not known, serves
+//	                               <--  serving
+//	takes no more connections, but keeps the sockets, and watches the new one for a while
+//	well?                          -->  asks its event loops
+//	                               <--  well
+//	lets go of the sockets, tells systemd who is in charge
+//	yours                          -->  in charge
+//	drains, ends
+//
+// Up to "yours" the old process is in charge: whatever happens to the new one, it goes on accepting from the same
+// sockets, in whose queues those who connected meanwhile wait. That is also why neither of them may put the filter of
+// loop.Listener.Close on a socket that the other has.
+
+// upgradeVariable tells a process that it takes over from another: it holds the descriptor of the link.
+const upgradeVariable = "LB_UPGRADE_FD"
+
+// upgrades is what a Server knows of upgrades from it, and counts.
+type upgrades struct {
+	busy chan struct{} // has room for one: an upgrade is under way
+
+	mu     sync.Mutex
+	n      metrics.Upgrades        // guarded by mu
+	cancel context.CancelCauseFunc // guarded by mu; of the one that is under way
+	over   chan struct{}           // guarded by mu; closed when that has come to an end
+	closed bool                    // guarded by mu: a stop has begun
+
+	all []*successor // guarded by mu; that may be alive
+
+	handed chan struct{} // closed when another process is in charge
+}
+
+func newUpgrades() *upgrades {
+	return &upgrades{busy: make(chan struct{}, 1), handed: make(chan struct{})}
+}
+
+func (u *upgrades) count() metrics.Upgrades {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.n
+}
+
+// hasHanded reports whether another process is in charge.
+func (u *upgrades) hasHanded() bool {
+	select {
+	case <-u.handed:
+		return true
+	default:
+		return false
+	}
+}
+
+// settle ends an upgrade that is under way, lets none begin, and reports whether another process is in charge.
+func (u *upgrades) settle() bool {
+	u.mu.Lock()
+	u.closed = true
+	cancel, over := u.cancel, u.over
+	u.mu.Unlock()
+	if cancel != nil {
+		cancel(errStopping)
+		<-over
+	}
+	return u.hasHanded()
+}
+
+// Upgrade starts another process in the place of this one, and returns once that is in charge, or has failed: then all
+// goes on as before. One at a time: others are refused. When it succeeds, Run drains and returns.
+func (s *Server) Upgrade(ctx context.Context, o admin.UpgradeOrder) admin.Upgraded {
+	begin := time.Now()
+	v := admin.Upgraded{From: s.opt.Version}
+	done := func(err error) admin.Upgraded {
+		v.Took = time.Since(begin).Seconds()
+		if err != nil {
+			v.Faults = strings.Split(err.Error(), "\n")
+			s.log.Error("not upgraded, all goes on as before", "err", err)
+		}
+		return v
+	}
+	wait, watch, err := o.Durations()
+	if err != nil {
+		return done(err)
+	}
+	select {
+	case s.upgrades.busy <- struct{}{}:
+		defer func() { <-s.upgrades.busy }()
+	default:
+		return done(errors.New("another upgrade is under way"))
+	}
+	binary := o.Binary
+	if binary == "" {
+		binary = s.opt.Binary
+	}
+	if err := s.mayUpgrade(binary); err != nil {
+		v.Never = errors.Is(err, errNever)
+		return done(err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	defer close(over)
+	s.upgrades.mu.Lock()
+	if s.upgrades.closed {
+		s.upgrades.mu.Unlock()
+		return done(errStopping)
+	}
+	s.upgrades.cancel, s.upgrades.over = cancel, over
+	s.upgrades.mu.Unlock()
+
+	for !s.reload.TryLock() { // what is handed over is the whole of one configuration
+		select {
+		case <-ctx.Done():
+			return done(errStopping)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	defer s.reload.Unlock()
+	if err := s.mayChange(); err != nil {
+		return done(err)
+	}
+	s.log.Info("upgrading", "binary", binary, "wait", wait, "by", admin.By(ctx))
+	s.supervisor.tell("STATUS=upgrading: starting " + binary)
+	next, err := s.handOver(ctx, binary, wait, watch)
+	s.upgrades.mu.Lock()
+	if err != nil {
+		s.upgrades.n.Failed++
+	}
+	s.upgrades.mu.Unlock()
+	if err != nil {
+		return done(err)
+	}
+	v.Upgraded, v.PID, v.To = true, next.pid, next.version
+	s.log.Info("upgraded: another process is in charge, this one drains", "pid", next.pid, "version", next.version, "took", time.Since(begin).Round(time.Millisecond))
+	return done(nil)
+}
+
+var errStopping = errors.New("lb is stopping")
+
+var errNever = errors.New("restart it")
+
+// mayUpgrade says what is in the way of every upgrade.
+func (s *Server) mayUpgrade(binary string) error {
+	switch {
+	case binary == "":
+		return fmt.Errorf("this lb does not know what it was started from: %w", errNever)
+	case os.Getpid() == 1:
+		return fmt.Errorf("lb is process 1 of its container, which ends with it: start another container, or %w", errNever)
+	}
+	return nil
+}
+
+// successor is the process that is to take over.
+type successor struct {
+	*link
+	pid     int
+	version string
+	process *os.Process
+	news    chan news     // what it says, and at last why it says no more
+	cut     func()        // what it may have this process do, once it is in charge
+	gone    chan struct{} // closed when it says no more
+}
+
+type news struct {
+	*message
+	err error
+}
+
+// hello is the first message to a successor.
+type hello struct {
+	Protocol int       `json:"protocol"`
+	Version  string    `json:"version"`
+	Sockets  []offered `json:"sockets"` // each comes with a descriptor, in messages "sockets" of up to maxFiles
+}
+
+// offered is a listening socket.
+type offered struct {
+	Network string `json:"network"`
+	Key     string `json:"key"`
+	Name    string `json:"name,omitempty"`
+	Lasting bool   `json:"lasting,omitempty"` // systemd holds it
+}
+
+const upgradeProtocol = 1
+
+// preparation is what a successor says when all that can fail is done.
+type preparation struct {
+	Version string `json:"version"`
+	Taken   []int  `json:"taken"` // of the sockets, by their number
+}
+
+// failure is what a successor says when it cannot take over.
+type upgradeFailure struct {
+	Why string `json:"why"`
+}
+
+// handOver brings another process into charge, or returns an error and has everything as it was.
+func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.Duration) (*successor, error) {
+	sockets, files, err := s.offer()
+	defer closeFiles(files)
+	if err != nil {
+		return nil, err
+	}
+	next, err := s.startSuccessor(binary)
+	if err != nil {
+		return nil, err
+	}
+	late, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("it was not ready within %v", wait))
+	defer cancel()
+	taken, err := next.prepare(late, s.opt.Version, sockets, files)
+	if err == nil {
+		err = next.send("go", s.stateNow())
+	}
+	if err == nil {
+		_, err = next.await(late, "serving")
+	}
+	if err != nil {
+		next.kill()
+		return nil, err
+	}
+
+	off := s.suspend(sockets, taken)
+	if err := next.watch(ctx, watch); err != nil {
+		switch {
+		case errors.Is(err, errLeaves):
+			off.resume(s)
+			next.send("back", nil)
+		case ctx.Err() != nil && next.alive():
+			// We stop, and so shall it, with the requests that it has by now.
+			if next.send("stop", nil) == nil {
+				late, cancel := context.WithTimeout(context.Background(), cutWait)
+				defer cancel()
+				next.await(late, "leaving")
+			}
+			off.resume(s)
+			next.send("back", nil)
+		default:
+			off.resume(s)
+			next.kill()
+		}
+		return nil, err
+	}
+	off.release(s)
+	// systemd takes orders from the main process only, so the next word is the new one's.
+	s.supervisor.tell("MAINPID="+strconv.Itoa(next.pid), "STATUS=upgraded to "+next.version)
+	s.supervisor.hush()
+	if err := next.send("yours", nil); err != nil {
+		s.log.Error("upgrade", "err", err)
+	}
+	close(s.upgrades.handed)
+	return next, nil
+}
+
+// offer copies the descriptors of all listening sockets.
+func (s *Server) offer() (sockets []offered, files []*os.File, err error) {
+	add := func(o offered, of func(f func(fd uintptr) error) error) {
+		e := of(func(fd uintptr) error {
+			own, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+			if err == nil {
+				sockets, files = append(sockets, o), append(files, os.NewFile(uintptr(own), o.Key))
+			}
+			return err
+		})
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("the socket of %s cannot be handed over: %w", o.Key, e))
+		}
+	}
+	at := s.places.Load()
+	for _, k := range at.sockets {
+		add(offered{"tcp", k.address, k.name, s.given.lasts(k.Addr())}, k.Control)
+	}
+	for _, d := range at.doors {
+		network, key, _ := strings.Cut(d.key, " ")
+		add(offered{network, key, "", s.given.lasts(d.Addr())}, d.control)
+	}
+	for _, g := range s.given {
+		if !g.taken {
+			add(offered{g.network, g.key, g.name, true}, func(f func(fd uintptr) error) error {
+				raw, err := g.file.SyscallConn()
+				if err != nil {
+					return err
+				}
+				var e error
+				err = raw.Control(func(fd uintptr) { e = f(fd) })
+				return errors.Join(err, e)
+			})
+		}
+	}
+	return sockets, files, err
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// control calls f with the descriptor of the door's socket.
+func (d *door) control(f func(fd uintptr) error) error {
+	sc, ok := d.Listener.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("a %T has no descriptor", d.Listener)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(fd) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// copy is another listener of the same socket.
+func (d *door) copy() (ln net.Listener, err error) {
+	err = d.control(func(fd uintptr) error {
+		own, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(own), d.key)
+		defer f.Close()
+		ln, err = net.FileListener(f)
+		return err
+	})
+	if u, ok := ln.(*net.UnixListener); ok && err == nil {
+		return admin.TakeUnix(d.Addr().String(), u)
+	}
+	return ln, err
+}
+
+// startSuccessor starts binary with the arguments and in the environment of this process, and a link to it.
+func (s *Server) startSuccessor(binary string) (*successor, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, err
+	}
+	unix.CloseOnExec(fds[0])
+	unix.CloseOnExec(fds[1])
+	theirs := os.NewFile(uintptr(fds[1]), "link")
+	defer theirs.Close()
+	l, err := newLink(os.NewFile(uintptr(fds[0]), "link"))
+	if err != nil {
+		return nil, err
+	}
+	const fd = 3 // after standard input, output and error
+	env := []string{upgradeVariable + "=" + strconv.Itoa(fd)}
+	for _, v := range os.Environ() {
+		switch name, _, _ := strings.Cut(v, "="); name {
+		case upgradeVariable, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES": // not its
+		case "WATCHDOG_PID": // whose it is from now on; without it, everybody's
+		default:
+			env = append(env, v)
+		}
+	}
+	p, err := spawn(binary, append([]string{binary}, s.opt.Args...), &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}})
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	n := &successor{link: l, pid: p.Pid, process: p, cut: s.Cut, news: make(chan news, 16), gone: make(chan struct{})}
+	s.upgrades.mu.Lock()
+	s.upgrades.all = slices.DeleteFunc(s.upgrades.all, func(o *successor) bool { return !o.alive() })
+	s.upgrades.all = append(s.upgrades.all, n)
+	s.upgrades.mu.Unlock()
+	s.tasks.Go(n.listen)
+	return n, nil
+}
+
+// listen takes in what the successor says.
+func (n *successor) listen() {
+	defer n.close()
+	defer close(n.gone)
+	for {
+		m, err := n.receive()
+		if m != nil {
+			closeAll(m.fds)
+			if m.Kind == "cut" {
+				n.cut()
+				continue
+			}
+		}
+		select {
+		case n.news <- news{m, err}:
+		default:
+			if err == nil {
+				continue // nobody asked
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// errLeaves is an end of the successor's that is in order.
+var errLeaves = errors.New("the new lb was told to stop")
+
+func (n *successor) alive() bool {
+	select {
+	case <-n.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends it, and returns when it has ended.
+func (n *successor) kill() {
+	n.process.Kill()
+	select {
+	case <-n.gone:
+	case <-time.After(cutWait):
+	}
+	n.close()
+}
+
+// await waits for a message of that kind; any other, and the end of the process, is an error.
+func (n *successor) await(ctx context.Context, kind string) (*message, error) {
+	select {
+	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), errStopping) {
+			return nil, errStopping
+		}
+		return nil, fmt.Errorf("the new lb: %w", context.Cause(ctx))
+	case m := <-n.news:
+		switch {
+		case errors.Is(m.err, io.EOF), errors.Is(m.err, unix.ECONNRESET):
+			return nil, n.ended(kind)
+		case m.err != nil:
+			return nil, fmt.Errorf("the new lb: %w", m.err)
+		case m.Kind == kind:
+			return m.message, nil
+		case m.Kind == "failed":
+			var f upgradeFailure
+			if err := json.Unmarshal(m.Body, &f); err != nil {
+				return nil, err
+			}
+			return nil, errors.New(f.Why)
+		case m.Kind == "leaving":
+			return nil, errLeaves
+		}
+		return nil, fmt.Errorf("the new lb said %q and not %q", m.Kind, kind)
+	}
+}
+
+// ended says what it means that the process is gone.
+func (n *successor) ended(waitedFor string) error {
+	switch waitedFor {
+	case "prepared":
+		return errors.New("the new lb ended before it was ready, without saying why to this one: see its log, and whether that binary knows how to take over")
+	case "serving":
+		return errors.New("the new lb ended as it was about to serve: see its log")
+	}
+	return errors.New("the new lb ended right after it had begun to serve: see its log")
+}
+
+// prepare has the successor do all that can fail, and returns which of the sockets it took.
+func (n *successor) prepare(ctx context.Context, version string, sockets []offered, files []*os.File) (map[int]bool, error) {
+	if err := n.send("hello", hello{upgradeProtocol, version, sockets}); err != nil {
+		return nil, n.reason(ctx, err)
+	}
+	for i := 0; i < len(files); i += maxFiles {
+		if err := n.send("sockets", nil, files[i:min(i+maxFiles, len(files))]...); err != nil {
+			return nil, n.reason(ctx, err)
+		}
+	}
+	m, err := n.await(ctx, "prepared")
+	if err != nil {
+		return nil, err
+	}
+	var p preparation
+	if err := json.Unmarshal(m.Body, &p); err != nil {
+		return nil, err
+	}
+	n.version = p.Version
+	taken := map[int]bool{}
+	for _, i := range p.Taken {
+		taken[i] = true
+	}
+	return taken, nil
+}
+
+// reason is why a message could not be sent: what the successor said before it ended.
+func (n *successor) reason(ctx context.Context, err error) error {
+	if _, why := n.await(ctx, "prepared"); why != nil {
+		return why
+	}
+	return err
+}
+
+// watch looks for a while whether the successor lives, and at the end whether it is well.
+func (n *successor) watch(ctx context.Context, d time.Duration) error {
+	quiet, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if _, err := n.await(quiet, "nothing"); ctx.Err() != nil || quiet.Err() == nil {
+		return err
+	}
+	if err := n.send("well?", nil); err != nil {
+		return n.reason(ctx, err)
+	}
+	late, cancel := context.WithTimeoutCause(ctx, wellWait, errors.New("its event loops do not answer"))
+	defer cancel()
+	_, err := n.await(late, "well")
+	return err
+}
+
+// wellWait is how long event loops may take to answer: they do within a round, and a busy machine lets them wait.
+const wellWait = 10 * time.Second
+
+// suspended is what this process takes no connections at while its successor is watched.
+type suspended struct {
+	sockets []*proxy.Listener
+	gone    []*proxy.Listener // the successor does not want them
+	doors   []*door
+	copies  []net.Listener // of the doors' sockets; nil where there is none
+}
+
+// suspend has the successor take all new connections. Those who talk to a door are seen off: what they ask next is for
+// the successor.
+func (s *Server) suspend(sockets []offered, taken map[int]bool) *suspended {
+	off := &suspended{}
+	at := s.places.Load()
+	for i, k := range at.sockets { // in the order of offer
+		if taken[i] {
+			k.Suspend()
+			off.sockets = append(off.sockets, k.Listener)
+		} else {
+			off.gone = append(off.gone, k.Listener)
+		}
+	}
+	for i, d := range at.doors {
+		if !taken[len(at.sockets)+i] {
+			continue
+		}
+		again, err := d.copy()
+		if err != nil {
+			s.log.Warn("admin", "address", d.Addr().String(), "err", err)
+		}
+		off.doors, off.copies = append(off.doors, d), append(off.copies, again)
+		admin.Own(d.Listener, false)
+		s.tasks.Go(func() { d.shut(s.ended, doorWait) })
+	}
+	return off
+}
+
+// resume goes on as if there had been no successor.
+func (off *suspended) resume(s *Server) {
+	for _, k := range off.sockets {
+		k.Resume()
+	}
+	o := &opening{places: *s.places.Load()}
+	var doors []*door
+	for _, d := range o.doors {
+		for i, was := range off.doors {
+			if was == d && off.copies[i] != nil {
+				admin.Own(off.copies[i], true)
+				d = s.newDoor(d.key, off.copies[i])
+				o.opened.doors = append(o.opened.doors, d)
+			}
+		}
+		doors = append(doors, d)
+	}
+	o.places.doors = doors
+	s.places.Store(&o.places)
+	s.serve(o)
+}
+
+// release leaves the sockets to the successor.
+func (off *suspended) release(s *Server) {
+	for _, ln := range off.copies {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+	for _, k := range off.sockets {
+		k.SetShared(true)
+		k.Close()
+	}
+}

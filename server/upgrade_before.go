@@ -1,0 +1,242 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lb/admin"
+	"lb/proxy"
+)
+
+// Predecessor is the lb that this process takes over from.
+type Predecessor struct {
+	*link
+	sockets givens
+	version string
+
+	taken  []*proxy.Listener // that it has, too, until this process is in charge
+	doors  []*door           // the same
+	state  *state
+	yours  chan struct{} // closed when this process is in charge, or the one before is gone
+	back   chan struct{} // closed when it has been told that this one leaves, and takes connections again
+	gone   chan struct{} // closed when it has ended
+	once   sync.Once     // closes yours
+	left   atomic.Bool   // this process ends, and the one before goes on
+	onStop func()        // what to do when it tells this process to stop
+}
+
+// Inherit is the lb before this one, nil when there is none. It waits for the sockets, which come at once.
+func Inherit(getenv func(string) string) (*Predecessor, error) {
+	text := getenv(upgradeVariable)
+	if text == "" {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(text)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("%s is %q, which is no descriptor of a link", upgradeVariable, text)
+	}
+	os.Unsetenv(upgradeVariable)
+	l, err := newLink(os.NewFile(uintptr(fd), "link"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", upgradeVariable, err)
+	}
+	b := &Predecessor{link: l, yours: make(chan struct{}), back: make(chan struct{}), gone: make(chan struct{})}
+	if err := b.greet(); err != nil {
+		b.Fail(err)
+		return nil, err
+	}
+	return b, nil
+}
+
+// greet takes the sockets.
+func (b *Predecessor) greet() error {
+	b.c.SetReadDeadline(time.Now().Add(linkWait))
+	defer b.c.SetReadDeadline(time.Time{})
+	m, err := b.receive()
+	if err != nil {
+		return fmt.Errorf("the lb before: %w", err)
+	}
+	var h hello
+	if err := json.Unmarshal(m.Body, &h); err != nil || m.Kind != "hello" {
+		return fmt.Errorf("the lb before said %q: %w", m.Kind, err)
+	}
+	if h.Protocol != upgradeProtocol {
+		return fmt.Errorf("the lb before (%s) hands over by protocol %d, this one knows %d: restart it", h.Version, h.Protocol, upgradeProtocol)
+	}
+	b.version = h.Version
+	for len(b.sockets) < len(h.Sockets) {
+		if m, err = b.receive(); err != nil {
+			return fmt.Errorf("the lb before: %w", err)
+		}
+		if m.Kind != "sockets" || len(m.fds) == 0 || len(b.sockets)+len(m.fds) > len(h.Sockets) {
+			closeAll(m.fds)
+			return fmt.Errorf("the lb before said %q with %d sockets", m.Kind, len(m.fds))
+		}
+		for i, fd := range m.fds {
+			o := h.Sockets[len(b.sockets)]
+			g, err := newGiven(fd, o.Network, o.Key, o.Name, o.Lasting)
+			if err != nil {
+				closeAll(m.fds[i+1:])
+				return fmt.Errorf("the socket of %s: %w", o.Key, err)
+			}
+			b.sockets = append(b.sockets, g)
+		}
+	}
+	return nil
+}
+
+// Sockets are those that the lb before listened at, for Options.Sockets; none of nil.
+func (b *Predecessor) Sockets() Sockets {
+	if b == nil {
+		return Sockets{}
+	}
+	return Sockets{b.sockets}
+}
+
+// Fail tells the lb before why this one cannot take over, and that it is to go on. b may be nil.
+func (b *Predecessor) Fail(err error) {
+	if b != nil {
+		b.send("failed", upgradeFailure{err.Error()}) // if it cannot be told, it sees that this process ends
+	}
+}
+
+// prepared tells the lb before that all that can fail is done, and waits for its word to begin.
+func (b *Predecessor) prepared(ctx context.Context, s *Server) error {
+	p := preparation{Version: s.opt.Version, Taken: []int{}}
+	for i, g := range b.sockets {
+		if g.taken {
+			p.Taken = append(p.Taken, i)
+		}
+	}
+	s.given = s.given.drop()
+	b.sockets = nil
+	if err := b.send("prepared", p); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { b.c.SetReadDeadline(time.Now()) })
+	m, err := b.receive()
+	if !stop() {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("the lb before does not hand over: %w", err)
+	}
+	if m.Kind != "go" {
+		return fmt.Errorf("the lb before said %q and not \"go\"", m.Kind)
+	}
+	b.state = new(state)
+	return json.Unmarshal(m.Body, b.state)
+}
+
+// serving says that this process accepts connections, and listens to what comes of it.
+func (b *Predecessor) serving(s *Server) {
+	if err := b.send("serving", nil); err != nil {
+		s.log.Error("the lb before", "err", err)
+	}
+	s.tasks.Go(func() { b.listen(s) })
+}
+
+func (b *Predecessor) listen(s *Server) {
+	defer close(b.gone)
+	defer func() {
+		if !b.left.Load() {
+			b.inCharge(s) // it has gone, and there is nobody else
+		}
+	}()
+	for {
+		m, err := b.receive()
+		if err != nil {
+			return
+		}
+		switch m.Kind {
+		case "well?":
+			if s.loopsAnswer() {
+				b.send("well", nil)
+			}
+		case "yours":
+			b.inCharge(s)
+		case "back":
+			close(b.back)
+		case "stop":
+			s.log.Info("told to stop by the lb before, which is stopping")
+			s.stopNow()
+		}
+		closeAll(m.fds)
+	}
+}
+
+// inCharge makes this process the only one.
+func (b *Predecessor) inCharge(s *Server) {
+	b.once.Do(func() {
+		for _, k := range b.taken {
+			k.SetShared(s.given.lasts(k.Addr()))
+		}
+		for _, d := range b.doors {
+			admin.Own(d.Listener, !s.given.lasts(d.Addr()))
+		}
+		close(b.yours)
+		if s.state.Load() == running {
+			s.log.Info("in charge", "before", b.version)
+		}
+		s.supervisor.speak()
+		s.tellReady()
+		s.supervisor.tell("WATCHDOG=1")
+	})
+}
+
+// isCharged reports whether this process is in charge.
+func (b *Predecessor) isCharged() bool {
+	select {
+	case <-b.yours:
+		return true
+	default:
+		return false
+	}
+}
+
+// leave is for a stop before this process is in charge: the one before takes connections again. It returns whether that
+// has the sockets now.
+func (b *Predecessor) leave() bool {
+	if b.isCharged() {
+		return false
+	}
+	b.left.Store(true)
+	b.send("leaving", nil)
+	select {
+	case <-b.back:
+	case <-b.gone:
+	case <-b.yours:
+		return false
+	case <-time.After(cutWait):
+	}
+	return true
+}
+
+// loopsAnswer reports whether every event loop runs a function within a while.
+func (s *Server) loopsAnswer() bool {
+	var all sync.WaitGroup
+	for i := range s.group.Len() {
+		all.Add(1)
+		s.group.Loop(i).Post(all.Done)
+	}
+	done := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(wellWait):
+		return false
+	}
+}
+
+var errTaking = errors.New("not while lb takes over from the one before; that is a matter of seconds")
