@@ -188,7 +188,7 @@ func (b *balance) run(ctx context.Context) (err error) {
 		b.note("There is one core only: what instances compute is not measured.")
 	}
 	for _, s := range scenes(spinning) {
-		s.rows = slices.DeleteFunc(s.rows, func(load float64) bool { return b.rows != "" && !matches(s.name(load), b.rows) })
+		s.rows = slices.DeleteFunc(slices.Clone(s.rows), func(load float64) bool { return b.rows != "" && !matches(s.name(load), b.rows) })
 		if len(s.rows) == 0 || s.spin && spinning < 2 {
 			continue
 		}

@@ -36,6 +36,9 @@ func (x *exchange) queue(err error, last *failure) (upstream.Lease, failure) {
 	switch err {
 	case upstream.ErrBusy:
 		none, limit = failure{reason: Overloaded}, int64(set.QueueTimeout)
+		if x.snap.Held() {
+			limit = max(limit, int64(set.ResponseTimeout))
+		}
 	case upstream.ErrTried:
 		// BackendClosed counts against the retries of the request, so that one that kills backends is not sent for ever.
 		if none = *last; last.reason != ConnectFailed && last.reason != BackendClosed {
@@ -71,7 +74,7 @@ func (x *exchange) queue(err error, last *failure) (upstream.Lease, failure) {
 			case x.task.Interrupted() != nil:
 				pool.Leave(&p.Waiter, false, now)
 				return upstream.Lease{}, x.interruption()
-			case now >= p.until:
+			case now >= p.until, pool.Overdue(&p.Waiter, now):
 				pool.Leave(&p.Waiter, true, now)
 				return upstream.Lease{}, none
 			case x.routesChanged():

@@ -245,3 +245,58 @@ func TestWaitingAcrossAReload(t *testing.T) {
 	p.status(200)
 	l.waiting(0)
 }
+
+// oneEach is a strategy that gives each backend one request and lets others wait.
+type oneEach struct{ ready []*upstream.Backend }
+
+func (o oneEach) Pick(s *upstream.Selection) *upstream.Backend {
+	for _, b := range o.ready {
+		if !s.Has(b.Live) && b.Load().Active() == 0 {
+			return b
+		}
+	}
+	return nil
+}
+
+func (o oneEach) Room(_, _ int64, s *upstream.Selection) (n int64, limited bool) {
+	for _, b := range o.ready {
+		if (s == nil || !s.Has(b.Live)) && b.Load().Active() == 0 {
+			n++
+		}
+	}
+	return n, true
+}
+
+// TestHeldForLong: a request that the strategy holds back waits for longer than queue_timeout, as it would with the backend;
+// but not in a queue that does not end. Who is left when that is short again is served.
+func TestHeldForLong(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr}, hold(50*time.Millisecond, time.Minute), single)
+	l.pool.Update(specs(t, []string{o.addr}), nil, func(r []*upstream.Backend) upstream.Strategy { return oneEach{r} })
+	first := l.client()
+	first.send(get("/first"))
+	b := o.accept()
+	b.head()
+	var ps []*peer
+	for i := range 3 {
+		p := l.client()
+		p.send(get("/"))
+		l.waiting(int64(i + 1))
+		ps = append(ps, p)
+	}
+	l.waiting(1)
+	l.answered(Overloaded, 2)
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	first.status(200)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	served := 0
+	for _, p := range ps {
+		if head := p.head(); strings.HasPrefix(head, "HTTP/1.1 200 ") {
+			served++
+		}
+	}
+	if served != 1 {
+		t.Errorf("%d of those that waited were served", served)
+	}
+}

@@ -18,7 +18,8 @@ import (
 //   - Deep queue: when more than deepQueue requests per backend wait, each may have one more, which covers the time that an
 //     answer and the next request spend on the network. With a long queue the order of service matters less than that.
 //   - Dither: one backend in ditherEvery, by turns of a second, may have half as many more. It is the experiment that shows
-//     whether the limit costs throughput: without it nothing above the limit would ever be measured again.
+//     whether the limit costs throughput: without it nothing above the limit would ever be measured again. A limit from
+//     ditherDown on is as likely too high, as one that was found in overload: there it is half as many, every other time.
 //   - A backend that joins may have one request more in flight than it has answered, as under ewma.
 //   - Pass-over: a slow, silent or failing backend that is free gets nothing while waiting for a good one is shorter.
 //
@@ -35,6 +36,7 @@ const (
 	deepQueue   = 2
 	ditherEvery = 8
 	ditherTurn  = 1e9 // ns
+	ditherDown  = 9
 
 	// A backend as good as the mean of the fleet costs 1 when idle. One that costs up to passCost is not worth a scan of
 	// who else could do it; above, it is passed over when the expected wait for one of the others is shorter by passGain.
@@ -67,8 +69,9 @@ func newAdaptive(ready []*upstream.Backend, seed uint64) *adaptive {
 type view struct {
 	now, waiting int64
 	limit        int64 // 0: none
-	raised       int64 // of those that dither
-	turn         int64
+	raised       int64 // of those that dither up
+	lowered      int64 // and of those that dither down; 0: none do
+	turn, cycle  int64
 	gap          float64
 }
 
@@ -79,12 +82,19 @@ func (a *adaptive) view(now, waiting int64) view {
 			v.limit++
 		}
 		v.raised = v.limit + max(1, v.limit/2)
+		if v.limit >= ditherDown {
+			v.lowered = v.limit / 2
+		}
 		v.turn = now / ditherTurn % ditherEvery
+		v.cycle = now / (ditherTurn * ditherEvery)
 	}
 	return v
 }
 
 func (v *view) dithers(i int) bool { return v.waiting > 0 && (int64(i)+v.turn)%ditherEvery == 0 }
+
+// down reports whether backend i, which dithers, does so down. They take it by turns.
+func (v *view) down(i int) bool { return v.lowered > 0 && (int64(i)+v.cycle)&1 == 0 }
 
 // passes reports whether waiting is better than a backend of the given cost. The others, which are full, serve so many
 // requests in the time that an average backend needs for one.
@@ -97,7 +107,9 @@ func (a *adaptive) room(i int, w upstream.Load, v *view) int64 {
 	b := a.ready[i]
 	k := v.limit
 	if v.dithers(i) {
-		k = v.raised
+		if k = v.raised; v.down(i) {
+			k = v.lowered
+		}
 	}
 	if !a.even {
 		k = int64(float64(k) * a.units[i])
@@ -190,10 +202,11 @@ func (a *adaptive) pickLimited(s *upstream.Selection, v *view) *upstream.Backend
 	}
 	s.Saw(load)
 	if v.waiting > 0 && a.room(best.Index(), load, v) == 1 {
-		if v.dithers(best.Index()) {
-			s.Note(dithered)
-		} else {
+		switch i := best.Index(); {
+		case !v.dithers(i):
 			s.Note(atLimit)
+		case !v.down(i):
+			s.Note(dithered)
 		}
 	}
 	return best
@@ -270,5 +283,5 @@ func (a *adaptive) level(i int, n int64) int {
 	if !a.even {
 		n = int64(math.Ceil(float64(n) * a.per[i]))
 	}
-	return int(min(levels-1, max(0, n)))
+	return levelOf(n)
 }

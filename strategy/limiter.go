@@ -10,7 +10,7 @@ import (
 // only add to the counts; the tick turns what came since the last one into sums that forget.
 type profile struct {
 	since   atomic.Int64         // ns, up to when time is booked
-	spent   [levels]atomic.Int64 // ns with so many requests in work; the last stands for all above
+	spent   [levels]atomic.Int64 // ns with so many requests in work, see levelOf
 	answers [levels]atomic.Int64 // that came meanwhile
 
 	// Guarded by limiter.mu.
@@ -20,14 +20,31 @@ type profile struct {
 }
 
 const (
-	// levels is one more than the highest limit that can be measured. Node processes that gain from more than 60 requests
-	// at a time wait for something, and need no limit.
+	// levels are the numbers of requests up to linear, each for itself, and above that half octaves: a process that starts
+	// in overload has hundreds in work before anything is known of it.
 	levels = 64
+	linear = 48
 
 	// keep is what a sum keeps each tick: half is forgotten in 28 s. Shorter, and the counts above the limit, which only
 	// the experiment visits, hold too few answers to judge by; longer, and a change of the load is learned too late.
 	keep = .9975
 )
+
+// levelOf is the place in a profile for n requests in work.
+func levelOf(n int64) int {
+	if n <= linear {
+		return int(max(0, n))
+	}
+	return min(levels-1, linear+1+int(2*math.Log2(float64(n)/(linear+1))))
+}
+
+// topOf is the largest number of requests of a level.
+func topOf(level int) int64 {
+	if level <= linear {
+		return int64(level)
+	}
+	return int64(math.Ceil((linear+1)*math.Exp2(float64(level-linear)/2))) - 1
+}
 
 // spend books the time up to now at n requests in work. When two loops meet, or their clocks are apart by a round, one of
 // them books it all.
@@ -95,7 +112,7 @@ func knee(ps []*profile) int64 {
 			return 0
 		}
 		if got >= enough && got*(1-1/math.Sqrt(got)) >= theta*want {
-			return int64(n)
+			return topOf(n)
 		}
 	}
 	return 0

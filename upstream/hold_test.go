@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,7 +67,7 @@ func TestHolder(t *testing.T) {
 	// A parked request makes room, and so does a tunnel.
 	l := &c.person("1").lease
 	l.b.Stats(0).newest.Add(int64(time.Hour))
-	if !l.Park(int64(time.Minute)) {
+	if !l.Park(int64(time.Second)) {
 		t.Fatal("not parked")
 	}
 	c.want("4")
@@ -192,5 +193,68 @@ func TestHolderUnderLoad(t *testing.T) {
 	p.checkIdle(t)
 	if waits.Load() == 0 {
 		t.Error("nobody waited")
+	}
+}
+
+// TestOverdue: who waits because the strategy wants it gives up only when a queue that is not short has been slow for twice
+// as long as it may be.
+func TestOverdue(t *testing.T) {
+	const s = int64(time.Second)
+	for _, c := range []struct {
+		name     string
+		backends string
+		waiting  int
+		looks    []int64 // when something ended, and the queue was looked at
+		late     bool    // the one in question came at 8 s, the others at 0
+		at       int64
+		want     bool
+	}{
+		{"not for long enough", "a:0 b:0", 4, []int64{5 * s, 9 * s}, false, 10 * s, false},
+		{"a burst that does not end", "a:0 b:0", 4, []int64{5*s + 1, 9 * s}, false, 10*s + 1, true},
+		{"nothing ends at all", "a:0 b:0", 4, nil, false, 10*s + 1, true},
+		{"quick until then", "a:0 b:0", 4, []int64{5*s - 1}, false, 15*s - 2, false},
+		{"slow since then", "a:0 b:0", 4, []int64{5*s - 1}, false, 15*s - 1, true},
+		{"a few for slow ones", "a:0 b:0", 3, []int64{5 * s, 9 * s}, false, 12 * s, false},
+		{"a newcomer", "a:0 b:0", 4, []int64{5 * s, 9 * s}, true, 12 * s, false},
+		{"it has waited too", "a:0 b:0", 4, []int64{5 * s, 9 * s}, true, 13 * s, true},
+		{"max_inflight has a deadline", "a:1 b:1", 4, []int64{5 * s, 9 * s}, false, 12 * s, false},
+	} {
+		p, _ := held(c.backends, 1, nil)
+		crowd := newCrowd(t, p)
+		for _, n := range []string{"1", "2"} {
+			crowd.comes(n)
+		}
+		for i := range c.waiting {
+			crowd.expect(string(rune('a'+i)), "waits")
+		}
+		who := crowd.person("a")
+		if c.late {
+			who = crowd.person("late")
+			who.s.Now = 8 * s
+			crowd.expect("late", "waits")
+		}
+		for _, now := range c.looks {
+			p.freed(now, 0)
+		}
+		if got := p.Overdue(&who.w, c.at); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}
+
+// TestHeldRequests: as many may wait for a strategy as would be with the backends otherwise.
+func TestHeldRequests(t *testing.T) {
+	set := DefaultSettings()
+	set.HoldRequests, set.HoldBytes = 2, 0
+	p, _ := held("a:0", 1, set)
+	c := newCrowd(t, p)
+	c.expect("1", "a")
+	for i := range 5000 {
+		c.expect(fmt.Sprint("w", i), "waits")
+	}
+	p, _ = held("a:1", 1, set) // two for the place there is
+	c = newCrowd(t, p)
+	for i, want := range []string{"a", "waits", "waits", "full"} {
+		c.expect(fmt.Sprint(i), want)
 	}
 }

@@ -47,6 +47,10 @@ const (
 // thread runs, and Linux drops those above its backlog (Node asks for 511), which costs them a second.
 const burst = 256
 
+// heldRequests may wait because the strategy wants them to, if nothing else is said: they would be with a backend otherwise,
+// where nothing bounds their number. What they cost here is bounded by HoldBytes.
+const heldRequests = 1 << 16
+
 // queue is the waiters of a pool in order of arrival.
 //
 // Three things make it exact. Whoever frees a slot, publishes a snapshot or takes a place in the queue does that
@@ -62,6 +66,8 @@ type queue struct {
 	size    int64  // sum of Waiter.Size
 	tickets uint64 // given so far
 	now     int64  // ns, the latest time that anybody came with
+	swift   int64  // ns, when the queue was last empty, short or quick, see Overdue
+	lost    int64  // ns, when a client last lost patience, see hopeless
 
 	waits    atomic.Uint64
 	timeouts atomic.Uint64
@@ -96,7 +102,8 @@ const (
 // is full: then there is no point in waiting. What comes free between Acquire and Wait is seen.
 //
 // How many may wait is Settings.HoldRequests while nobody is ready, or a backend without limit is; otherwise waiting
-// is for one of MaxInflight places, and Settings.QueueLen is the bound.
+// is for one of MaxInflight places, and Settings.QueueLen is the bound. For those that a strategy holds back it is
+// Settings.QueueLen if that is set, else heldRequests.
 //
 // A request that waits while nobody is ready may be sent to whoever is ready first, also if it has been there: what it
 // has tried is forgotten.
@@ -115,6 +122,9 @@ func (p *Pool) Wait(w *Waiter, s *Selection) bool {
 	}
 	if len(snap.Ready) == 0 {
 		s.Forget()
+	}
+	if p.Waiting() == 0 {
+		q.swift = s.Now
 	}
 	q.tickets++
 	w.sel, w.ticket, w.since, s.waiter = s, q.tickets, s.Now, w
@@ -146,6 +156,8 @@ func (p *Pool) Leave(w *Waiter, timedOut bool, now int64) {
 	}
 	if timedOut {
 		q.timeouts.Add(1)
+	} else if snap := p.snap.Load(); q.listed >= backlog*len(snap.Ready) && now-w.since > int64(snap.Settings.QueueTimeout)/5 {
+		q.lost = now
 	}
 	p.left(w, now)
 	p.dispatch(now, 0)
@@ -221,10 +233,13 @@ func (p *Pool) freed(now, extra int64) {
 func (p *Pool) dispatch(now, extra int64) {
 	q := &p.queue
 	q.now = max(q.now, now)
+	snap := p.snap.Load()
+	if q.first == nil || q.listed < backlog*len(snap.Ready) || q.now-q.first.since < int64(snap.Settings.QueueTimeout) {
+		q.swift = q.now
+	}
 	if q.listed == 0 {
 		return
 	}
-	snap := p.snap.Load()
 	if snap.hold != nil {
 		if n, limited := snap.hold.Room(q.now, p.Waiting(), nil); limited {
 			p.wake(n-q.owed, func(s *Selection) bool { return snap.placeable(s, q.now, p.Waiting()) })
@@ -234,11 +249,18 @@ func (p *Pool) dispatch(now, extra int64) {
 	p.wake(max(snap.free()-q.owed, extra), func(s *Selection) bool { return snap.canServe(s, extra > 0) })
 }
 
-// wake wakes the first n waiters that can be served. The caller holds q.mu.
+// wake wakes the first n waiters that can be served, or when the queue is hopeless the last. The caller holds q.mu.
 func (p *Pool) wake(n int64, can func(*Selection) bool) {
 	q := &p.queue
-	for w := q.first; w != nil && n > 0; {
+	w, reverse := q.first, false
+	if n > 0 && q.hopeless(p.snap.Load(), q.now) {
+		w, reverse = q.last, true
+	}
+	for w != nil && n > 0 {
 		next := w.next
+		if reverse {
+			next = w.prev
+		}
 		if can(w.sel) {
 			q.remove(w)
 			w.state = woken
@@ -248,6 +270,39 @@ func (p *Pool) wake(n int64, can func(*Selection) bool) {
 		}
 		w = next
 	}
+}
+
+// backlog is how many requests for each ready backend make a queue that is not that of a few slow ones.
+const backlog = 2
+
+// Held reports whether requests wait because the strategy wants them to, who may otherwise be sent to a backend at any
+// time. Such a wait takes the place of the one in the backend's own queue, which counts as part of its response time.
+func (n *Snapshot) Held() bool { return n.hold != nil && n.unlimited() }
+
+// Overdue reports whether w should give up at time now, although its own deadline has not come: more is asked of the pool
+// than it can do, and somebody has to. A burst is served however long it takes. But when those who are first in a queue that
+// is not short have waited for more than QueueTimeout, and that for as long as twice QueueTimeout without a pause, the
+// queue does not end by itself; who has waited for more than QueueTimeout leaves it then, and those that are served are served
+// soon. (As CoDel does, K. Nichols and V. Jacobson 2012.)
+func (p *Pool) Overdue(w *Waiter, now int64) bool {
+	q := &p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	snap := p.snap.Load()
+	return w.state == queued && snap.Held() && now-w.since >= int64(snap.Settings.QueueTimeout) && q.endless(snap, now)
+}
+
+// endless reports whether a queue does not end by itself. The caller holds q.mu.
+func (q *queue) endless(snap *Snapshot, now int64) bool {
+	return now-q.swift >= 2*int64(snap.Settings.QueueTimeout)
+}
+
+// hopeless reports whether who is last in a queue of those held back should be first. That is so when the queue does not end
+// by itself, and when clients lose patience: in order of arrival all would wait for as long as clients do, and be served when
+// nobody waits for the answer any more. So most are served at once, and some not at all. The caller holds q.mu.
+func (q *queue) hopeless(snap *Snapshot, now int64) bool {
+	most := int64(snap.Settings.QueueTimeout)
+	return snap.Held() && q.listed >= backlog*len(snap.Ready) && (q.endless(snap, now) || q.lost > 0 && now-q.lost < most)
 }
 
 // free is how many requests from the queue the ready backends could take now.
@@ -311,8 +366,11 @@ func (n *Snapshot) queueBound() int64 {
 	places := int64(0)
 	for _, b := range n.Ready {
 		if b.MaxInflight <= 0 {
-			if n.hold != nil && n.Settings.QueueLen > 0 {
+			switch {
+			case n.hold != nil && n.Settings.QueueLen > 0:
 				return int64(n.Settings.QueueLen)
+			case n.hold != nil:
+				return max(int64(n.Settings.HoldRequests), heldRequests)
 			}
 			return int64(n.Settings.HoldRequests)
 		}
@@ -342,6 +400,10 @@ func (q *queue) insert(w *Waiter) {
 		return
 	}
 	at := q.first
+	if q.last.ticket-w.ticket < w.ticket-q.first.ticket && q.first.ticket < w.ticket { // from the nearer end
+		for at = q.last; at.prev.ticket > w.ticket; at = at.prev {
+		}
+	}
 	for at.ticket < w.ticket {
 		at = at.next
 	}

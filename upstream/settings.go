@@ -17,7 +17,7 @@ type Settings struct {
 	RetryShare      float64       // share of the requests in 10 s that may be retried, besides 3; 1 or more is no limit
 
 	QueueLen     int           // requests that may wait while all are at MaxInflight; 0: twice the places; < 0: none
-	QueueTimeout time.Duration // for how long; the proxy sees to it
+	QueueTimeout time.Duration // for how long; the proxy sees to it. For those that a strategy holds back see Pool.Overdue
 	HoldRequests int           // requests that may wait while nobody is ready; 0: none
 	HoldBytes    int64         // of memory that waiting requests may hold in all; 0: no limit
 	HoldTimeout  time.Duration // for how long; the proxy sees to it

@@ -53,10 +53,13 @@ type Run struct {
 	Kind     func(r *rand.Rand, at time.Duration) Demand // in place of Spread; draws as many numbers each time
 	LBs      int                                         // load balancers that share the backends and know nothing of each other; 1 if 0
 	Rate     float64                                     // requests a second, at random times; or
+	Load     func(at time.Duration) float64              // multiplies Rate; nil is 1
 	InFlight int                                         // so many clients, each of which asks again at once
-	Network  time.Duration                               // one way
-	Warm     time.Duration                               // not counted
-	Length   time.Duration                               // counted, after Warm
+	Burst    int                                         // so many more requests at once, at BurstAt
+	BurstAt  time.Duration
+	Network  time.Duration // one way
+	Warm     time.Duration // not counted
+	Length   time.Duration // counted, after Warm
 	Seed     uint64
 
 	SlowStart time.Duration // of backends that join; 0: at once
@@ -64,6 +67,9 @@ type Run struct {
 	// in the result.
 	LongPolls int
 	LongPoll  time.Duration
+	// Patience is how long clients wait before they go away; 0: for ever. Who waits in lb then is sent to nobody. A backend
+	// that has got the request works on it all the same, and Lease.Done says that the client was gone.
+	Patience time.Duration
 	// NoPark leaves out the calls of Lease.Park that the proxy makes.
 	NoPark bool
 
@@ -82,6 +88,8 @@ type Result struct {
 	Held      int             // requests that waited in lb
 	MostHeld  int             // at a time
 	Refused   int             // that found the queue full
+	Overdue   int             // that waited in lb in vain
+	Gone      int             // whose client lost patience
 }
 
 // Total is the number of requests sent.
@@ -176,6 +184,9 @@ func (r *Run) Do() (*Result, error) {
 	for i := range r.InFlight {
 		w.at(epoch+int64(i)*1000, func() { w.request(true) })
 	}
+	for i := range r.Burst {
+		w.at(epoch+int64(r.BurstAt)+int64(i), func() { w.request(false) })
+	}
 	for i := range r.LongPolls {
 		w.at(epoch+int64(i)*int64(time.Millisecond), w.poll)
 	}
@@ -206,7 +217,11 @@ func index(b *upstream.Backend) int { return int(b.Addr.AddrPort.Port()) - 1 }
 
 // next lets a request arrive, and after it the next one.
 func (w *world) next() {
-	w.at(w.now+int64(w.arrive.ExpFloat64()/w.Rate*1e9), func() {
+	rate := w.Rate
+	if w.Load != nil {
+		rate *= w.Load(time.Duration(w.now - epoch))
+	}
+	w.at(w.now+int64(w.arrive.ExpFloat64()/rate*1e9), func() {
 		w.request(false)
 		w.next()
 	})
@@ -228,6 +243,7 @@ type request struct {
 	lease   upstream.Lease
 	sent    int64
 	done    bool
+	gone    bool
 }
 
 func (w *world) request(again bool) {
@@ -248,7 +264,43 @@ func (w *world) request(again bool) {
 	}
 	r.pool = w.pools[lb]
 	r.sel.Reset(w.now, 0)
+	if w.Patience > 0 {
+		w.at(w.now+int64(w.Patience), r.goes)
+	}
 	r.ask()
+}
+
+// goes is the end of the client's patience.
+func (r *request) goes() {
+	if r.done {
+		return
+	}
+	r.gone = true
+	if r.counted {
+		r.w.res.Gone++
+	}
+	if r.waits && r.sent == 0 {
+		r.done = true
+		r.pool.Leave(&r.wait, false, r.w.now)
+	}
+}
+
+// lookAround is how often, in ns, the proxy looks at what waits.
+const lookAround = 500e6
+
+func (r *request) lookAround() {
+	w := r.w
+	switch {
+	case r.done || r.sent > 0:
+	case r.pool.Overdue(&r.wait, w.now):
+		r.done = true
+		r.pool.Leave(&r.wait, true, w.now)
+		if r.counted {
+			w.res.Overdue++
+		}
+	default:
+		w.at(w.now+lookAround, r.lookAround)
+	}
 }
 
 // LogNormal draws a number with mean 1 and the given standard deviation.
@@ -260,6 +312,9 @@ func LogNormal(r *rand.Rand, spread float64) float64 {
 // ask does as the proxy does: if nobody is free, it waits in the pool's queue.
 func (r *request) ask() {
 	w := r.w
+	if r.done { // it left after it had been woken
+		return
+	}
 	r.sel.Now = w.now
 	l, err := r.pool.Acquire(&r.sel)
 	switch {
@@ -274,6 +329,7 @@ func (r *request) ask() {
 			return
 		}
 		r.waits = true
+		w.at(w.now+lookAround, r.lookAround)
 		w.res.Held++
 		w.res.MostHeld = max(w.res.MostHeld, int(r.pool.Waiting()))
 	}
@@ -346,7 +402,13 @@ func (r *request) end(i int) {
 		if r.failed {
 			o.Status, o.Fault = 503, upstream.FaultStatus
 		}
+		if r.gone {
+			o.Status, o.Fault, o.Latency = 0, upstream.FaultClient, 0
+		}
 		r.lease.Done(o)
+		if r.gone {
+			return
+		}
 	}
 	if w.Answer != nil {
 		w.Answer(time.Duration(r.start-epoch), time.Duration(latency))
