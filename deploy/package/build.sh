@@ -37,7 +37,7 @@ put 644 deploy/systemd/lb.sysusers sysusers
 for unit in deploy/systemd/lb.service deploy/systemd/lb.socket; do
 	if [ -e $unit ]; then put 644 $unit "units/${unit##*/}"; fi
 done
-for file in README.md config.toml docs/*.md deploy/README.md deploy/pm2/*.js deploy/prometheus/*.yml deploy/grafana/*.json; do
+for file in README.md config.toml docs/*.md deploy/README.md deploy/cloud-init/*.yaml deploy/pm2/*.js deploy/prometheus/*.yml deploy/grafana/*.json; do
 	put 644 "$file" "doc/$file"
 done
 mkdir "$stage/scripts"

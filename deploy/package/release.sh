@@ -31,7 +31,7 @@ for target; do
 	cp LICENSE README.md CHANGELOG.md config.toml "$stage/$name/"
 	cp -r docs "$stage/$name/docs"
 	mkdir "$stage/$name/deploy"
-	cp -r deploy/README.md deploy/systemd deploy/logrotate deploy/pm2 deploy/prometheus deploy/grafana "$stage/$name/deploy/"
+	cp -r deploy/README.md deploy/cloud-init deploy/systemd deploy/logrotate deploy/pm2 deploy/prometheus deploy/grafana "$stage/$name/deploy/"
 	find "$stage/$name" '(' -name '*_test.go' -o -name test.sh ')' -delete
 	chmod -R u=rwX,go=rX "$stage/$name"
 	tar -C "$stage" --sort=name --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=root:0 --group=root:0 -cf "$stage/$name.tar" "$name"
