@@ -20,6 +20,10 @@ type Actions struct {
 	Add func(ctx context.Context, o Joining) (Readied, error)
 	// Remove takes a backend out of its pool, and waits until it has done what it had, or ctx ends.
 	Remove func(ctx context.Context, o Leaving) (Drained, error)
+	// Explain gives decisions of a pool, or with "" of all, to each as they are made, at most one every gap, until ctx ends
+	// or each returns an error. View is how the backends of pools stand now.
+	Explain func(ctx context.Context, pool string, gap time.Duration, each func(Decision) error) error
+	View    func(pool string) ([]Decision, error)
 }
 
 // Drained is what came of draining a backend.
@@ -86,6 +90,7 @@ type Fault struct {
 // Control serves what Handler does, and takes orders as JSON.
 //
 //	POST /drain   Order: answers with Drained once the backend is empty or the wait is over
+//	GET /explain  Decisions as they are made, a JSON object a line; ?pool=, ?last=, ?wait=, ?gap=
 //	POST /weight  Weighing: answers with Weighed
 //	POST /add     Joining: answers with Readied, as /ready does
 //	POST /remove  Leaving: answers with Drained, as /drain does
@@ -128,6 +133,7 @@ func Control(s Sources, a Actions) http.Handler {
 		answer(w, http.StatusOK, d)
 	})
 	controlRuntime(mux, a)
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) { explain(w, r, a) })
 	return mux
 }
 

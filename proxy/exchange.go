@@ -77,6 +77,7 @@ func (w *worker) takeExchange(c *client) *exchange {
 	if !ok {
 		x = &exchange{w: w, out: make([]byte, 0, 4<<10)}
 		x.up.x = x
+		x.sel.Of = x
 		x.initPlace()
 	}
 	x.c, x.task = c, w.loop.Current()
@@ -84,6 +85,11 @@ func (w *worker) takeExchange(c *client) *exchange {
 	x.peer = c.conn.RemoteAddr().Addr().Unmap().WithZone("") // which means something on this machine only
 	c.x = x
 	return x
+}
+
+// Asks implements upstream.Asker: what a decision was about, without what a query may hold.
+func (x *exchange) Asks() string {
+	return string(x.req.Method) + " " + string(x.req.Host) + string(x.req.Path)
 }
 
 // inSize is how much room there is for a request head, and for what comes with it. It is one more than the limit,

@@ -189,7 +189,9 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 }
 
 func (s *Server) actions() admin.Actions {
-	return admin.Actions{Drain: s.Drain, Ready: s.TakeBack, Weight: s.SetWeight, Add: s.Add, Remove: s.Remove}
+	return admin.Actions{
+		Drain: s.Drain, Ready: s.TakeBack, Weight: s.SetWeight, Add: s.Add, Remove: s.Remove, Explain: s.Explain, View: s.View,
+	}
 }
 
 // private is the admin server of unix sockets: whoever may open them may also change what runs.

@@ -154,6 +154,7 @@ func (c *scan) warmUp(s *upstream.Selection) *upstream.Backend {
 		if w := b.Load(); w.Active() == 0 && !s.Has(b.Live) {
 			if u -= share / c.inv[i]; u < 0 {
 				s.Saw(w)
+				s.Say(upstream.SaidWarmUp)
 				return b
 			}
 		}

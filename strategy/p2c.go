@@ -26,6 +26,7 @@ func (p *p2c) Pick(s *upstream.Selection) *upstream.Backend {
 		}
 		b = p.one(s)
 	}
+	s.Drew(a.Index(), b.Index())
 	la, lb := a.Load(), b.Load()
 	if p.cost(b, lb, s.Lasts()) < p.cost(a, la, s.Lasts()) {
 		a, la = b, lb

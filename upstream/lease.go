@@ -20,6 +20,8 @@ type Selection struct {
 	Bound   bool // nobody but Prefer can serve the request, so that MaxInflight does not hold there
 	Session bool // the request begins a session that lasts: it goes where the fewest sessions and tunnels are
 
+	Of Asker // which request it is, for those who ask; Reset leaves it
+
 	leases int // given to this exchange
 	tried
 	before  tried // what was tried before this Acquire, once somebody refused
@@ -32,7 +34,10 @@ type Selection struct {
 	saw     bool
 	ramping bool
 	mayWait bool
+	asked   bool // somebody wants to know how it is answered
 	note    uint8
+	said    uint8
+	drawn   [2]int32
 }
 
 // tried is a set of backends.

@@ -58,6 +58,7 @@ type Pool struct {
 	snap      atomic.Pointer[Snapshot]
 	attention atomic.Int64 // what makes a request leave the short path: see waiters and ramping; 0 most of the time
 	watcher   atomic.Pointer[Watcher]
+	witnesses atomic.Pointer[[]*witness] // read only while attention says explaining
 
 	mu    sync.Mutex // held by those who make the next snapshot; taken before queue.mu and a Live's
 	build Build
@@ -203,7 +204,7 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 // request lost. While others wait for a backend, only their turn, a retry, or room for all of them gives a lease.
 func (p *Pool) Acquire(s *Selection) (Lease, error) {
 	a := p.attention.Load()
-	s.ramping, s.waiting = a&ramping != 0, a&waiters
+	s.ramping, s.asked, s.waiting = a&ramping != 0, a&explaining != 0, a&waiters
 	if a&waiters != 0 {
 		return p.acquireQueued(s)
 	}
@@ -240,7 +241,11 @@ func (p *Pool) chooseAgain(s *Selection, snap *Snapshot, l Lease, ok bool) (Leas
 		}
 	}
 	if !ok {
-		return Lease{}, snap.refusal(s)
+		err := snap.refusal(s)
+		if s.asked {
+			p.tell(snap, s, nil, 0, 0, err)
+		}
+		return Lease{}, err
 	}
 	return l, nil
 }
@@ -273,7 +278,7 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 	}
 	s.mayWait = n.hold != nil
 	for again := 0; ; {
-		s.saw, s.note = false, 0
+		s.saw, s.note, s.said = false, 0, saidNothing
 		b := n.pick.Pick(s)
 		if b == nil {
 			return Lease{}, false
@@ -291,6 +296,9 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 		if !ok {
 			s.pass(b.Live)
 			continue
+		}
+		if s.asked {
+			b.pool.tell(n, s, b, load-one, again, nil)
 		}
 		return n.lease(b, s, load, n.obs), true
 	}
@@ -334,6 +342,10 @@ func (n *Snapshot) prefer(s *Selection) (Lease, bool) {
 		obs = nil
 	}
 	s.note = 0
+	if s.asked {
+		s.said = saidPreferred
+		b.pool.tell(n, s, b, load-one, 0, nil)
+	}
 	return n.lease(b, s, load, obs), true
 }
 

@@ -92,10 +92,12 @@ func (p *Pool) Queue() QueueStats {
 // Waiting is the number of requests that wait for a backend, those included that have been woken and not come yet.
 func (p *Pool) Waiting() int64 { return p.attention.Load() & waiters }
 
-// The two halves of Pool.attention.
+// The parts of Pool.attention.
 const (
 	waiters = 1<<32 - 1 // the number of waiters
 	ramping = 1 << 32   // some backend's share is reduced, see ramp.go
+
+	explaining = 1 << 33 // somebody asks how requests are answered, see explain.go
 )
 
 // Wait puts w at the end of the queue, on behalf of s, which Acquire has just refused. It returns false when the queue

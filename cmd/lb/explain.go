@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"lb/admin"
+)
+
+func explainCommand(w world) *cobra.Command {
+	var to target
+	last, wait, gap := 3, 10*time.Second, time.Duration(0)
+	var follow, asJSON bool
+	c := &cobra.Command{
+		Use:   "explain [POOL]",
+		Short: "Show why requests go to the backends that they go to",
+		Long: `Shows the next decisions of a running lb: the request, the backend that it was sent to and why, and for every backend of
+the pool how the strategy saw it, or why it could not be chosen. lb notes decisions only while somebody asks, so these
+are not of the past. When no request comes within --wait it shows how the backends stand.
+
+With --follow it goes on until Ctrl-C, with at most ten decisions a second unless --gap says otherwise.
+
+Exit code: 0 when there is something to show, 7 when there is no such pool, 4 when no lb runs.`,
+		Example: "  lb explain app\n  lb explain --last 20\n  lb explain app --follow --json | jq -r .chosen",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if last < 1 || last > 10_000 {
+				return misused("--last %d: it is 1 to 10000", last)
+			}
+			if wait < 0 || wait > admin.MaxWait {
+				return misused("--wait %v: it is 0s to 24h", wait)
+			}
+			if gap < 0 || gap > time.Hour {
+				return misused("--gap %v: it is 0s to 1h", gap)
+			}
+			if follow {
+				last = 0
+				if !c.Flags().Changed("gap") {
+					gap = 100 * time.Millisecond
+				}
+			}
+			q := url.Values{"last": {fmt.Sprint(last)}, "wait": {wait.String()}, "gap": {gap.String()}}
+			if len(args) > 0 {
+				q.Set("pool", args[0])
+			}
+			return explain(w, &to, "/explain?"+q.Encode(), asJSON, follow)
+		},
+	}
+	c.Flags().IntVarP(&last, "last", "n", last, "so many decisions")
+	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait for a request")
+	c.Flags().DurationVar(&gap, "gap", 0, "the least time between two decisions of a pool that are shown")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
+	c.Flags().BoolVar(&asJSON, "json", false, "print an object a line")
+	to.flags(c)
+	return c
+}
+
+func explain(w world, to *target, path string, asJSON, follow bool) error {
+	res, err := to.open("GET", path, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	if follow {
+		signals := make(chan os.Signal, 1)
+		w.notify(signals, syscall.SIGINT, syscall.SIGTERM)
+		go func() {
+			select {
+			case <-signals:
+				stop()
+				res.Body.Close()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	t := terminalOf(w.stdout)
+	in := bufio.NewReader(res.Body)
+	for first := true; ; first = false {
+		line, err := in.ReadBytes('\n')
+		switch {
+		case len(line) > 0 && err == nil:
+		case ctx.Err() != nil, errors.Is(err, io.EOF) && !follow:
+			return nil
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return errors.New("lb has ended")
+		default:
+			return err
+		}
+		if asJSON {
+			if _, err := w.stdout.Write(line); err != nil {
+				return nil // whoever read it has seen enough
+			}
+			continue
+		}
+		var d admin.Decision
+		if err := json.Unmarshal(line, &d); err != nil {
+			return fmt.Errorf("lb's answer makes no sense: %w", err)
+		}
+		text := decisionText(&d, t)
+		if !first {
+			text = "\n" + text
+		}
+		if _, err := io.WriteString(w.stdout, text); err != nil {
+			return nil
+		}
+	}
+}
+
+// decisionText is a decision for people.
+func decisionText(d *admin.Decision, t terminal) string {
+	var b strings.Builder
+	at := d.Time.Local().Format("15:04:05.000")
+	switch {
+	case d.Attempt == 0:
+		fmt.Fprintf(&b, "%s  pool %s, %s: no request came; this is how its backends stand\n", at, d.Pool, d.Strategy)
+	case d.Chosen == "":
+		fmt.Fprintf(&b, "%s  %s -> %s\n", at, printable(d.Request), t.paint(red, "nobody: "+d.Why))
+	default:
+		fmt.Fprintf(&b, "%s  %s -> %s\n", at, printable(d.Request), t.paint(bold, d.Chosen))
+	}
+	if d.Attempt > 0 {
+		var notes []string
+		if d.Chosen != "" {
+			notes = append(notes, d.Why)
+		}
+		if d.Attempt > 1 {
+			notes = append(notes, fmt.Sprintf("attempt %d", d.Attempt))
+		}
+		if d.Held > 0 {
+			notes = append(notes, fmt.Sprintf("held in the queue for %s", span(d.Held)))
+		}
+		if d.Waiting > 0 {
+			notes = append(notes, fmt.Sprintf("%d waiting", d.Waiting))
+		}
+		if d.Refused > 0 {
+			notes = append(notes, fmt.Sprintf("%d chosen before had no place any more", d.Refused))
+		}
+		if d.Again > 0 {
+			notes = append(notes, "chosen again because the load changed meanwhile")
+		}
+		if d.FailOpen {
+			notes = append(notes, "nobody is ready, so all are tried that are not known to be dead")
+		}
+		fmt.Fprintf(&b, "  pool %s, %s: %s\n", d.Pool, d.Strategy, strings.Join(notes, "; "))
+	}
+	width := 0
+	for _, c := range d.Candidates {
+		width = max(width, utf8.RuneCountInString(c.Name))
+	}
+	for _, c := range d.Candidates {
+		mark := "  "
+		if c.Name == d.Chosen {
+			mark = "> "
+		}
+		text := c.Score
+		if c.Out != "" {
+			if text = "not: " + c.Out; c.Score != "" && c.Out != "tried before" {
+				text += ", " + c.Score
+			}
+		}
+		line := fmt.Sprintf("  %s%-*s  %s", mark, width, c.Name, text)
+		switch {
+		case c.Name == d.Chosen:
+			line = t.paint(green, line)
+		case c.Out != "":
+			line = t.paint(dim, line)
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return b.String()
+}
+
+// printable is what a client sent, without what could move the cursor.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lb/admin"
+)
+
+func TestDecisionText(t *testing.T) {
+	now := noon.Local()
+	golden(t, "testdata/explain.txt", strings.ReplaceAll(strings.Join([]string{
+		decisionText(&admin.Decision{
+			Time: now, Pool: "app", Strategy: "least_conn", Request: "GET example.com/a\x1b[2J", Chosen: "b", Why: "fewest in flight for its weight",
+			Attempt: 2, Held: 3.2, Waiting: 7, Refused: 1, Again: 2,
+			Candidates: []admin.Candidate{
+				{Name: "127.0.0.1:3000", Out: "tried before", Score: "0 in flight of weight 1"}, {Name: "b", Score: "2 in flight of weight 2"},
+				{Name: "c", Out: "at max_inflight", Score: "9 in flight of weight 1"}, {Name: "d", Out: "draining"},
+			},
+		}, terminal{}),
+		decisionText(&admin.Decision{Time: now, Pool: "app", Strategy: "hash", Request: "GET /", Attempt: 1, Why: "no backend is ready", FailOpen: true}, terminal{}),
+		decisionText(&admin.Decision{Time: now, Pool: "app", Strategy: "hash", Candidates: []admin.Candidate{{Name: "a", Score: "0 in flight of weight 1"}}}, terminal{}),
+	}, "\n"), now.Format("15:04"), "HH:MM"))
+}
+
+func TestExplain(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer app.Close()
+	at := app.Listener.Addr().String()
+	r := runLB(t, `backends = ["`+at+`"]`)
+	web := "http://" + r.event(`listener=web address=(\S+)`)
+	r.do(0, `\S+  pool app, least_conn: no request came; .*\n    `+at+`  0 in flight of weight 1\n`, "", "explain", "--wait", "10ms")
+	r.do(7, "", `lb: pool "ap" is not known, did you mean "app"\?\n`, "explain", "ap")
+	r.do(64, "", "lb: --last 0: it is 1 to 10000\n", "explain", "--last", "0")
+
+	ask := func(path string) {
+		res, err := http.Get(web + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	}
+	// asking goes on until somebody is told: when that begins is not seen from here.
+	asking := func(done func() bool) {
+		for end := time.Now().Add(20 * time.Second); !done() && time.Now().Before(end); {
+			ask("/some/path?secret=1")
+		}
+	}
+	c := start(t, "explain", "app", "--last", "2", "--config", r.path)
+	asking(func() bool { return strings.Count(c.stdout.String(), "some/path") >= 2 })
+	if code := c.wait(); code != 0 || strings.Count(c.stdout.String(), "/some/path -> "+at) != 2 || strings.Contains(c.stdout.String(), "secret") {
+		t.Errorf("%d %s%s", code, c.stdout.String(), c.stderr.String())
+	}
+	c = start(t, "explain", "--follow", "--json", "--gap", "1ms", "--config", r.path)
+	asking(func() bool { return strings.Count(c.stdout.String(), "\n") >= 3 })
+	c.signal(syscall.SIGINT)
+	if code := c.wait(); code != 0 {
+		t.Errorf("%d %s", code, c.stderr.String())
+	}
+	var d admin.Decision
+	first, _, _ := strings.Cut(c.stdout.String(), "\n")
+	if err := json.Unmarshal([]byte(first), &d); err != nil || d.Chosen != at || d.Why != "the only one that is ready" {
+		t.Errorf("%v %s", err, first)
+	}
+}
