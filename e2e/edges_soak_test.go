@@ -11,6 +11,7 @@ import (
 // and a little, lb after 4 s, and a POST that meets a connection as it closes cannot be sent again. Not one may fail.
 // EDGES_TIME says how long, a few minutes by themselves and less among other tests.
 func TestKeepAliveSoak(t *testing.T) {
+	t.Parallel() // it is about time, not load
 	length := lasting(t, "EDGES_TIME", 25*time.Second)
 	const clients = 150
 	apps := startApps(t, 2, "chaos.mjs", "RECORD=1")

@@ -15,6 +15,7 @@ import (
 // One of two instances comes and goes every second. (Row 16.) Requests that may be repeated never fail, and what it costs
 // is bounded: it is left out for longer each time, so that it draws fewer and fewer requests while it is there.
 func TestFlapping(t *testing.T) {
+	t.Parallel() // it is about time, not load
 	apps := startApps(t, 2, "express.mjs")
 	l := startLB(t, setup{backends: apps})
 	traffic := startLoad(t, l.addr, 8, 200, nil)

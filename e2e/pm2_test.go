@@ -120,6 +120,7 @@ func TestPM2Restart(t *testing.T) {
 // Four workers that end one second after their first request, and are started again at once: at 100 requests a second, not
 // one fails, although all of them are away at a time now and then.
 func TestWorkersThatExit(t *testing.T) {
+	t.Parallel() // it is about time, not load
 	var apps []*app
 	for i := range 4 {
 		a := startProgram(t, "exits.mjs", string(rune('a'+i)))
