@@ -27,7 +27,7 @@ test: ## vet and every test, the event loops' portable version too; about two mi
 	go test $(RACE) -shuffle=on -tags lb_portable ./loop ./proxy
 
 e2e: build ## the binary before real Node.js programs; needs node and npm
-	@if [ -d e2e ]; then cd e2e && LB_BINARY=$(CURDIR)/bin/lb go test -count=1 $(E2EFLAGS) ./...; \
+	@if [ -d e2e ]; then cd e2e && LB_BINARY=$(CURDIR)/bin/lb go test -count=1 -timeout 20m $(E2EFLAGS) ./...; \
 	else echo "there is no e2e/ yet"; fi
 
 chaos: build ## four instances killed, stopped, drained and reloaded under load, for CHAOS_TIME (2m) from CHAOS_SEED
