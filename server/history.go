@@ -2,6 +2,7 @@ package server
 
 import (
 	"math"
+	"net"
 	"net/netip"
 
 	"lb/admin"
@@ -47,8 +48,10 @@ func (s *Server) newLive() {
 // warnPage says it when more may change what runs than those who may change the configuration.
 func (s *Server) warnPage() {
 	a := &s.Config().Admin
-	at, err := netip.ParseAddrPort(a.Address)
-	if a.PageActions && a.Address != "" && (err != nil || !at.Addr().IsLoopback()) {
+	host, _, _ := net.SplitHostPort(a.Address)
+	ip, err := netip.ParseAddr(host)
+	here := host == "localhost" || err == nil && ip.IsLoopback()
+	if a.PageActions && a.Address != "" && !here {
 		s.log.Warn("whoever reaches the admin address may drain backends on its page: there is no login", "address", a.Address)
 	}
 }

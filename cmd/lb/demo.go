@@ -133,6 +133,7 @@ func introduction(s *server.Server, f *fleet, moved []string) string {
 		if a.Network() == "unix" {
 			continue
 		}
+		line("the live page", webURL(a)+"/")
 		line("metrics, status", webURL(a)+"/metrics, /status")
 	}
 	if len(moved) > 0 {
