@@ -186,3 +186,28 @@ func (c *Conn) shut() error {
 func (c *Conn) resetOnClose() {
 	unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
+
+// Detach takes the connection off its loop, open as it is, and gives its descriptor to the caller: for Listener.Adopt of
+// another process. It reports false, and does nothing, while a task uses the connection or output waits.
+func (c *Conn) Detach() (fd int, ok bool) {
+	if c.closed || c.pending() || c.werr != nil || c.lost != 0 || c.reader != nil || c.writer != nil {
+		return -1, false
+	}
+	l := c.loop
+	if c.enrolled {
+		// The socket lives on, and would be told of for as long as it does.
+		if unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(c.fd), nil) != nil {
+			return -1, false
+		}
+	}
+	c.closed = true
+	l.wheel.stop(&c.timer)
+	l.conns--
+	if c.accepted {
+		l.accepted.Add(-1)
+	}
+	c.handler, c.watcher = nil, nil
+	c.werr = ErrClosed
+	l.byFD[c.fd] = nil
+	return int(c.fd), true
+}

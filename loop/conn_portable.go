@@ -242,3 +242,6 @@ func (c *Conn) resetOnClose() {
 // enroll and enrollSoon have nothing to do here: who waits reads.
 func (c *Conn) enroll()     {}
 func (c *Conn) enrollSoon() {}
+
+// Detach takes the connection off its loop, where that is possible. It is not here: others read ahead.
+func (c *Conn) Detach() (fd int, ok bool) { return -1, false }

@@ -250,6 +250,21 @@ func (s *lnSide) assign(fd int, remote netip.AddrPort) {
 func (s *Listener) adopt(l *Loop, fd int, remote netip.AddrPort) {
 	s.welcome(l.register(fd, remote))
 }
+
+// Adopt serves a connection that another process accepted from the same socket and detached, as if it had been accepted
+// here. The descriptor is the Listener's from then on.
+func (s *Listener) Adopt(fd int) {
+	var remote netip.AddrPort
+	var sa unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(sa))
+	if _, _, e := syscall.RawSyscall(syscall.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); e == 0 {
+		remote = peer(&sa)
+	}
+	unix.SetNonblock(fd, true)
+	to := s.group.least(s.group.loops[0])
+	to.postOrDrop(func() { s.adopt(to, fd, remote) }, func() { unix.Close(fd) })
+}
+
 func peer(sa *unix.RawSockaddrAny) netip.AddrPort {
 	switch sa.Addr.Family {
 	case unix.AF_INET:

@@ -147,3 +147,6 @@ func (s *Listener) Close() error {
 	s.group.each(func(*Loop) {})
 	return err
 }
+
+// Adopt serves a connection that another process detached. None does: see Conn.Detach.
+func (s *Listener) Adopt(fd int) { syscall.Close(fd) }

@@ -27,6 +27,9 @@ func (c *client) stats() *listenerShard { return &c.ln.shards[c.w.index] }
 
 // rest waits for the next request.
 func (c *client) rest(set *Settings) {
+	if c.move() {
+		return
+	}
 	if c.w.grace != nil && !c.w.grace.Armed() { // lb stops, and those at rest have been closed
 		c.close()
 		return

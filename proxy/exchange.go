@@ -355,7 +355,7 @@ func (x *exchange) refuse(f failure) {
 		return
 	}
 	// The connection can go on when the next request is where it should be.
-	x.keep = x.head > 0 && x.req.KeepAlive && !x.body.more && f.reason != BadRequest && f.reason != Stopped && !x.w.proxy.stopping.Load()
+	x.keep = x.head > 0 && x.req.KeepAlive && !x.body.more && f.reason != BadRequest && f.reason != Stopped && !x.c.closing()
 	connection := ""
 	switch {
 	case !x.keep:

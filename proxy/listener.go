@@ -149,6 +149,9 @@ func (l *Listener) Resume() { l.inner.Resume() }
 // SetShared says whether another process holds the socket as well.
 func (l *Listener) SetShared(is bool) { l.inner.SetShared(is) }
 
+// Adopt serves a connection that another process moved here: see Proxy.Move.
+func (l *Listener) Adopt(fd int) { l.inner.Adopt(fd) }
+
 // Control calls f with the descriptor of the socket.
 func (l *Listener) Control(f func(fd uintptr) error) error { return l.inner.Control(f) }
 

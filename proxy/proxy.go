@@ -74,6 +74,7 @@ type Proxy struct {
 	settings atomic.Pointer[Settings]
 	workers  []*worker
 	stopping atomic.Bool
+	mover    atomic.Pointer[Mover] // nil: connections end with this process
 	limits   limits
 
 	mu        sync.Mutex

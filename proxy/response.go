@@ -199,7 +199,7 @@ const (
 func (x *exchange) relay(head, have int) failure {
 	r := &x.resp
 	old := x.req.Minor == 0
-	x.keep = x.req.KeepAlive && !x.uploading() && !x.w.proxy.stopping.Load()
+	x.keep = x.req.KeepAlive && !x.uploading() && !x.c.closing()
 	how := asIs
 	drop := mask(0)
 	more := ""

@@ -82,6 +82,7 @@ type keyring struct {
 	dir  string // where to keep those that lb makes; "": nowhere
 	warn func(msg string, args ...any)
 	own  *affinity.Keys // made for want of a directory
+	text string         // of own; of the process before, if there was one
 }
 
 // stateDirectory is the first directory that systemd names for what outlives the process, "" without one.
@@ -100,7 +101,10 @@ func (k *keyring) of(a *config.Affinity) (*affinity.Keys, error) {
 		return affinity.LoadKeys(filepath.Join(k.dir, "affinity.keys"))
 	}
 	if k.own == nil {
-		own, err := affinity.NewKeys(affinity.RandomKey())
+		if k.text == "" {
+			k.text = affinity.RandomKey()
+		}
+		own, err := affinity.NewKeys(k.text)
 		if err != nil {
 			return nil, err
 		}

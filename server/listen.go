@@ -112,7 +112,7 @@ func (s *Server) keep(cfg *config.Config, o *opening) []*socket {
 }
 
 func (s *Server) openSocket(o *opening, l config.Listen, cfg *config.Config, old *places) (*socket, error) {
-	ln, shared, err := s.take("tcp", l.Address, l.Name, func() (net.Listener, error) { return s.listenBeside(o, l.Address, cfg, old) })
+	ln, g, err := s.take("tcp", l.Address, l.Name, func() (net.Listener, error) { return s.listenBeside(o, l.Address, cfg, old) })
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +120,8 @@ func (s *Server) openSocket(o *opening, l config.Listen, cfg *config.Config, old
 	if err != nil {
 		return nil, err
 	}
-	if p.SetShared(shared); shared && s.before != nil {
-		s.before.taken = append(s.before.taken, p)
+	if p.SetShared(g != nil); g != nil && s.before != nil {
+		s.before.taken[g] = p
 	}
 	return &socket{l.Name, l.Address, p}, nil
 }
@@ -134,12 +134,12 @@ func (s *Server) openDoor(o *opening, key string, open func() (net.Listener, err
 		return nil
 	}
 	network, address, _ := strings.Cut(key, " ")
-	ln, shared, err := s.take(network, address, "", open)
+	ln, g, err := s.take(network, address, "", open)
 	if err != nil {
 		return err
 	}
 	d := s.newDoor(key, ln)
-	if shared && s.before != nil {
+	if g != nil && s.before != nil {
 		s.before.doors = append(s.before.doors, d)
 	}
 	o.doors = append(o.doors, d)
@@ -155,22 +155,21 @@ func (s *Server) newDoor(key string, ln net.Listener) *door {
 	return &door{key, ln, admin.NewServer(h, s.log)}
 }
 
-// take is the socket of that address that this process was given, else what open opens. One that was given is shared.
-func (s *Server) take(network, address, name string, open func() (net.Listener, error)) (ln net.Listener, shared bool, err error) {
-	g := s.given.take(network, address, name)
-	if g == nil {
+// take is the socket of that address that this process was given, with what it was, else what open opens.
+func (s *Server) take(network, address, name string, open func() (net.Listener, error)) (ln net.Listener, g *given, err error) {
+	if g = s.given.take(network, address, name); g == nil {
 		ln, err = open()
-		return ln, false, err
+		return ln, nil, err
 	}
 	if ln, err = g.listener(); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	if u, ok := ln.(*net.UnixListener); ok {
 		if ln, err = admin.TakeUnix(address, u); err != nil {
 			u.Close()
 		}
 	}
-	return ln, true, err
+	return ln, g, err
 }
 
 // explain adds to the fault of an address that is taken that it is lb itself who has it.

@@ -141,13 +141,22 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 	}
 	s.newLive()
 	s.supervisor = newSupervisor(os.Getenv, s.log)
+	s.keys = &keyring{dir: stateDirectory(os.Getenv), warn: s.log.Warn}
 	if s.before != nil {
 		s.supervisor.hush() // the one before speaks for both
+		s.keys.text = s.before.key
+		s.deviations.store(s.before.deviations)
 	}
-	s.keys = &keyring{dir: stateDirectory(os.Getenv), warn: s.log.Warn}
 	p, err := newPlan(context.Background(), cfg, s.names, s.keys)
 	if err != nil {
 		return nil, err
+	}
+	if s.before != nil {
+		kept, notes := s.deviatePlan(p, false)
+		s.deviations.store(kept)
+		for _, n := range notes {
+			s.log.Info("not as in the file", "note", n)
+		}
 	}
 	if s.group, err = loop.New(workers(cfg), loop.Options{Panicked: s.panicked}); err != nil {
 		s.Close()
@@ -171,7 +180,9 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.pools.Store(&all)
-	s.recall()
+	if s.before == nil {
+		s.recall()
+	}
 	s.proxy = proxy.New(s.group, proxySettings(&cfg.Server, t, nil))
 	s.web.open = admin.Handler(s.sources())
 	s.web.private = s.private()
@@ -300,7 +311,9 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-s.broken:
 	}
 	err = errors.Join(err, s.stop())
-	s.remember()
+	if !s.upgrades.hasHanded() { // else another process knows by now
+		s.remember()
+	}
 	close(over)
 	// To the end of the stop, people can see how it goes.
 	for _, d := range s.places.Load().doors {

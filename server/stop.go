@@ -47,6 +47,9 @@ func (s *Server) stop() error {
 	// The deadline is for those who pace what they do; it is the timer that cuts.
 	ctx, cut := context.WithDeadline(context.Background(), time.Now().Add(grace+time.Second))
 	defer cut()
+	if handed {
+		s.upgrades.mover.begin()
+	}
 	done := make(chan struct{})
 	go func() {
 		s.proxy.Shutdown(ctx)
@@ -76,6 +79,10 @@ func (s *Server) stop() error {
 	}
 	s.unwatch()
 	s.awaitOthers(begin.Add(grace))
+	if handed {
+		s.loopsAnswer() // the last ones that came from the process before have been passed on
+		s.upgrades.mover.end()
+	}
 	s.flush()
 	if clean {
 		s.group.Close()

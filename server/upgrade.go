@@ -56,6 +56,7 @@ type upgrades struct {
 	all []*successor // guarded by mu; that may be alive
 
 	handed chan struct{} // closed when another process is in charge
+	mover  *mover        // of clients to that; set before
 }
 
 func newUpgrades() *upgrades {
@@ -197,6 +198,9 @@ type hello struct {
 	Protocol int       `json:"protocol"`
 	Version  string    `json:"version"`
 	Sockets  []offered `json:"sockets"` // each comes with a descriptor, in messages "sockets" of up to maxFiles
+
+	Key        string            `json:"key,omitempty"`        // of cookies, when it was made for want of a place to keep one
+	Deviations []handedDeviation `json:"deviations,omitempty"` // from the file
 }
 
 // offered is a listening socket.
@@ -233,7 +237,11 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 	}
 	late, cancel := context.WithTimeoutCause(ctx, wait, fmt.Errorf("it was not ready within %v", wait))
 	defer cancel()
-	taken, err := next.prepare(late, s.opt.Version, sockets, files)
+	h := hello{upgradeProtocol, s.opt.Version, sockets, "", s.handDeviations()}
+	if s.keys.own != nil {
+		h.Key = s.keys.text
+	}
+	taken, err := next.prepare(late, &h, files)
 	if err == nil {
 		err = next.send("go", s.stateNow())
 	}
@@ -266,6 +274,7 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 		}
 		return nil, err
 	}
+	s.upgrades.mover = newMover(s, next, off.numbers)
 	off.release(s)
 	// systemd takes orders from the main process only, so the next word is the new one's.
 	s.supervisor.tell("MAINPID="+strconv.Itoa(next.pid), "STATUS=upgraded to "+next.version)
@@ -482,8 +491,8 @@ func (n *successor) ended(waitedFor string) error {
 }
 
 // prepare has the successor do all that can fail, and returns which of the sockets it took.
-func (n *successor) prepare(ctx context.Context, version string, sockets []offered, files []*os.File) (map[int]bool, error) {
-	if err := n.send("hello", hello{upgradeProtocol, version, sockets}); err != nil {
+func (n *successor) prepare(ctx context.Context, h *hello, files []*os.File) (map[int]bool, error) {
+	if err := n.send("hello", h); err != nil {
 		return nil, n.reason(ctx, err)
 	}
 	for i := 0; i < len(files); i += maxFiles {
@@ -537,7 +546,8 @@ const wellWait = 10 * time.Second
 // suspended is what this process takes no connections at while its successor is watched.
 type suspended struct {
 	sockets []*proxy.Listener
-	gone    []*proxy.Listener // the successor does not want them
+	numbers map[*proxy.Listener]int // of sockets, as the successor knows them
+	gone    []*proxy.Listener       // the successor does not want them
 	doors   []*door
 	copies  []net.Listener // of the doors' sockets; nil where there is none
 }
@@ -545,12 +555,13 @@ type suspended struct {
 // suspend has the successor take all new connections. Those who talk to a door are seen off: what they ask next is for
 // the successor.
 func (s *Server) suspend(sockets []offered, taken map[int]bool) *suspended {
-	off := &suspended{}
+	off := &suspended{numbers: map[*proxy.Listener]int{}}
 	at := s.places.Load()
 	for i, k := range at.sockets { // in the order of offer
 		if taken[i] {
 			k.Suspend()
 			off.sockets = append(off.sockets, k.Listener)
+			off.numbers[k.Listener] = i
 		} else {
 			off.gone = append(off.gone, k.Listener)
 		}

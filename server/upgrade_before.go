@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"lb/admin"
@@ -18,11 +19,14 @@ import (
 // Predecessor is the lb that this process takes over from.
 type Predecessor struct {
 	*link
-	sockets givens
-	version string
+	sockets    givens
+	version    string
+	key        string
+	deviations map[string]map[string]*deviation
 
-	taken  []*proxy.Listener // that it has, too, until this process is in charge
-	doors  []*door           // the same
+	taken  map[*given]*proxy.Listener // that it has, too, until this process is in charge
+	doors  []*door                    // the same
+	order  []*proxy.Listener          // taken, by the number of the socket; nil where it is not
 	state  *state
 	yours  chan struct{} // closed when this process is in charge, or the one before is gone
 	back   chan struct{} // closed when it has been told that this one leaves, and takes connections again
@@ -47,7 +51,7 @@ func Inherit(getenv func(string) string) (*Predecessor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", upgradeVariable, err)
 	}
-	b := &Predecessor{link: l, yours: make(chan struct{}), back: make(chan struct{}), gone: make(chan struct{})}
+	b := &Predecessor{link: l, taken: map[*given]*proxy.Listener{}, yours: make(chan struct{}), back: make(chan struct{}), gone: make(chan struct{})}
 	if err := b.greet(); err != nil {
 		b.Fail(err)
 		return nil, err
@@ -70,7 +74,7 @@ func (b *Predecessor) greet() error {
 	if h.Protocol != upgradeProtocol {
 		return fmt.Errorf("the lb before (%s) hands over by protocol %d, this one knows %d: restart it", h.Version, h.Protocol, upgradeProtocol)
 	}
-	b.version = h.Version
+	b.version, b.key, b.deviations = h.Version, h.Key, takeDeviations(h.Deviations)
 	for len(b.sockets) < len(h.Sockets) {
 		if m, err = b.receive(); err != nil {
 			return fmt.Errorf("the lb before: %w", err)
@@ -111,6 +115,7 @@ func (b *Predecessor) Fail(err error) {
 func (b *Predecessor) prepared(ctx context.Context, s *Server) error {
 	p := preparation{Version: s.opt.Version, Taken: []int{}}
 	for i, g := range b.sockets {
+		b.order = append(b.order, b.taken[g])
 		if g.taken {
 			p.Taken = append(p.Taken, i)
 		}
@@ -162,6 +167,9 @@ func (b *Predecessor) listen(s *Server) {
 			}
 		case "yours":
 			b.inCharge(s)
+		case "clients":
+			b.adopt(s, m)
+			continue
 		case "back":
 			close(b.back)
 		case "stop":
@@ -169,6 +177,28 @@ func (b *Predecessor) listen(s *Server) {
 			s.stopNow()
 		}
 		closeAll(m.fds)
+	}
+}
+
+// moved says of connections which sockets they came by.
+type moved struct {
+	By []int `json:"by"`
+}
+
+// adopt serves clients' connections of the process before that are at rest.
+func (b *Predecessor) adopt(s *Server, m *message) {
+	var by moved
+	if err := json.Unmarshal(m.Body, &by); err != nil || len(by.By) != len(m.fds) {
+		s.log.Error("connections of the lb before are lost", "connections", len(m.fds), "err", err)
+		closeAll(m.fds)
+		return
+	}
+	for i, fd := range m.fds {
+		if at := by.By[i]; at >= 0 && at < len(b.order) && b.order[at] != nil {
+			b.order[at].Adopt(fd)
+		} else {
+			syscall.Close(fd)
+		}
 	}
 }
 

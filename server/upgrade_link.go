@@ -77,6 +77,15 @@ func (l *link) send(kind string, body any, files ...*os.File) error {
 	return l.sendRights(&m, rights)
 }
 
+// sendFDs is send for bare descriptors.
+func (l *link) sendFDs(kind string, body any, fds []int) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return l.sendRights(&message{Kind: kind, Files: len(fds), Body: text}, fds)
+}
+
 func (l *link) sendRights(m *message, rights []int) error {
 	if len(rights) > maxFiles {
 		return fmt.Errorf("%d descriptors in one message", len(rights))

@@ -2,9 +2,12 @@ package server
 
 import (
 	"slices"
+	"time"
 
 	"lb/admin"
+	"lb/config"
 	"lb/health"
+	"lb/loop"
 	"lb/upstream"
 )
 
@@ -19,6 +22,7 @@ type state struct {
 
 type poolState struct {
 	Name     string         `json:"name"`
+	Sessions []byte         `json:"sessions,omitempty"` // as affinity.Save has them
 	Backends []backendState `json:"backends"`
 }
 
@@ -26,6 +30,7 @@ type backendState struct {
 	Name     string `json:"name"`
 	Address  string `json:"address"`
 	Draining bool   `json:"draining,omitempty"`
+	Sessions bool   `json:"sessions,omitempty"` // it drains, and keeps its sessions
 	Ramps    bool   `json:"ramps,omitempty"`
 	health.Standing
 }
@@ -36,11 +41,14 @@ func (s *Server) stateNow() *state {
 	st := &state{Upgrades: n.Succeeded, Failed: n.Failed, Events: s.checks.events.list()}
 	for _, p := range *s.pools.Load() {
 		ps := poolState{Name: p.Name}
+		if p.affinity != nil {
+			ps.Sessions = p.affinity.Save(loop.Clock())
+		}
 		s.checks.mu.Lock()
 		m := s.checks.of[p.Pool]
 		s.checks.mu.Unlock()
 		for _, b := range p.Snapshot().All {
-			bs := backendState{Name: b.Name, Address: b.Addr.String(), Draining: b.Life().Wanted != upstream.In, Ramps: b.Ramps()}
+			bs := backendState{Name: b.Name, Address: b.Addr.String(), Draining: b.Life().Wanted != upstream.In, Sessions: b.Life().Sessions, Ramps: b.Ramps()}
 			if m != nil {
 				bs.Standing = m.Standing(b)
 			}
@@ -64,12 +72,21 @@ func (s *Server) adopt(st *state) {
 		if p == nil {
 			continue
 		}
+		if p.affinity != nil && ps.Sessions != nil {
+			if err := p.affinity.Load(ps.Sessions, loop.Clock()); err != nil {
+				s.log.Warn("what was known of sessions is lost", "pool", p.Name, "err", err)
+			}
+		}
 		for _, bs := range ps.Backends {
 			for _, b := range p.Snapshot().All {
 				if b.Name != bs.Name || b.Addr.String() != bs.Address {
 					continue
 				}
-				if bs.Draining {
+				switch {
+				case bs.Sessions:
+					p.StartDraining(b)
+					s.keepSessions(b, p.Snapshot().Settings.DrainSessions)
+				case bs.Draining:
 					p.SetWanted(b, upstream.Draining)
 				}
 				if bs.Ramps {
@@ -98,4 +115,39 @@ func (s *Server) known(p *upstream.Pool) func(*upstream.Backend) (health.Standin
 		}
 		return health.Standing{}, false
 	}
+}
+
+// handedDeviation is a deviation on its way to another process.
+type handedDeviation struct {
+	Pool    string          `json:"pool"`
+	Name    string          `json:"name"`
+	File    *config.Backend `json:"file,omitempty"`
+	Added   *upstream.Spec  `json:"added,omitempty"`
+	Gone    bool            `json:"gone,omitempty"`
+	Percent int             `json:"percent,omitempty"`
+	Weight  int             `json:"weight"`
+	By      string          `json:"by,omitempty"`
+	At      time.Time       `json:"at"`
+}
+
+func (s *Server) handDeviations() (all []handedDeviation) {
+	of := s.deviations.load()
+	for _, pool := range *s.pools.Load() {
+		for _, name := range sortedNames(of[pool.Name]) {
+			d := of[pool.Name][name]
+			all = append(all, handedDeviation{pool.Name, d.name, d.file, d.added, d.gone, d.percent, d.weight, d.by, d.at})
+		}
+	}
+	return all
+}
+
+func takeDeviations(all []handedDeviation) map[string]map[string]*deviation {
+	of := map[string]map[string]*deviation{}
+	for _, h := range all {
+		if of[h.Pool] == nil {
+			of[h.Pool] = map[string]*deviation{}
+		}
+		of[h.Pool][h.Name] = &deviation{name: h.Name, file: h.File, added: h.Added, gone: h.Gone, percent: h.Percent, weight: h.Weight, by: h.By, at: h.At}
+	}
+	return of
 }

@@ -25,8 +25,7 @@ func statusText(st *admin.Status, t terminal, now time.Time) string {
 		}
 	}
 	for i := range st.Pools {
-		width, _ := t.size()
-		b.WriteString("\n" + poolText(&st.Pools[i], t, now, width, ""))
+		b.WriteString("\n" + poolText(&st.Pools[i], t, now))
 	}
 	return b.String()
 }
@@ -83,14 +82,16 @@ func joined(parts []string, width int) string {
 	return b.String()
 }
 
-// poolText is a line on the pool and a table of its backends, sorted by the column of that name.
-func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string) string {
+// poolText is a line on the pool and a table of its backends.
+func poolText(p *admin.Pool, t terminal, now time.Time) string {
 	var b strings.Builder
-	b.WriteString(poolHead(p, t) + "\n")
+	name := "pool " + p.Name
+	b.WriteString(strings.Replace(joined(append([]string{name + ": " + p.Strategy}, poolLine(p)...), 79), name, t.paint(bold, name), 1) + "\n")
 	if p.FailOpen {
 		b.WriteString(t.paint(red, "nobody is ready: requests go to all that are not known to be dead") + "\n")
 	}
-	b.WriteString(backendTable(p, t, now, width, sorted))
+	width, _ := t.size()
+	b.WriteString(backendTable(p, t, now, width))
 	for _, r := range p.Removed {
 		text := fmt.Sprintf("%s is in the file, and was removed %s ago", r.Name, ago(now.Sub(r.Time)))
 		if r.By != "" {
@@ -99,11 +100,6 @@ func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string
 		b.WriteString(t.paint(yellow, text) + "\n")
 	}
 	return b.String()
-}
-
-func poolHead(p *admin.Pool, t terminal) string {
-	name := "pool " + p.Name
-	return strings.Replace(joined(append([]string{name + ": " + p.Strategy}, poolLine(p)...), 79), name, t.paint(bold, name), 1)
 }
 
 func poolLine(p *admin.Pool) []string {
@@ -188,7 +184,7 @@ func errorColor(b *admin.Backend) string {
 }
 
 // backendTable has a line for each backend, and below it what there is to say of it.
-func backendTable(p *admin.Pool, t terminal, now time.Time, width int, sorted string) string {
+func backendTable(p *admin.Pool, t terminal, now time.Time, width int) string {
 	cells := make([][]string, len(backendColumns))
 	widths := make([]int, len(backendColumns))
 	shown := make([]bool, len(backendColumns))
@@ -222,12 +218,7 @@ func backendTable(p *admin.Pool, t terminal, now time.Time, width int, sorted st
 		}
 		b.WriteString("\n")
 	}
-	line(func(i int) (string, string) {
-		if name := backendColumns[i].name; name == sorted {
-			return name, bold
-		}
-		return backendColumns[i].name, dim
-	})
+	line(func(i int) (string, string) { return backendColumns[i].name, dim })
 	for j := range p.Backends {
 		be := &p.Backends[j]
 		line(func(i int) (string, string) {

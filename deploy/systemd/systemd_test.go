@@ -45,7 +45,7 @@ const (
 	rootVariable = "LB_SYSTEMD_ROOT"
 	// insideVariable is set in the container, where the same test binary runs as a service.
 	insideVariable = "LB_SYSTEMD_INSIDE"
-	bootMost       = 4 * time.Minute
+	bootMost       = 8 * time.Minute
 )
 
 // TestUnit boots the container. What TestInside finds there is its own.
@@ -83,7 +83,7 @@ func TestUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	copies := map[string]string{
-		"lb.service": "usr/lib/systemd/system/lb.service", "lb.sysusers": "usr/lib/sysusers.d/lb.conf", "../logrotate/lb": "etc/logrotate.d/lb",
+		"lb.service": "usr/lib/systemd/system/lb.service", "lb.socket": "usr/lib/systemd/system/lb.socket", "lb.sysusers": "usr/lib/sysusers.d/lb.conf", "../logrotate/lb": "etc/logrotate.d/lb",
 		binary: "usr/bin/lb", inside: "usr/bin/inside",
 	}
 	for from, to := range copies {
@@ -104,14 +104,14 @@ Type=oneshot
 Environment=`+insideVariable+`=1
 ExecStart=/bin/sh -c '/usr/bin/inside -test.run "^TestInside$$" -test.v >/result/output 2>&1; echo $$? >/result/code'
 ExecStopPost=/bin/systemctl poweroff --no-block
-TimeoutStartSec=180
+TimeoutStartSec=400
 `), 0o644)
 	wants := filepath.Join(root, "etc/systemd/system/multi-user.target.wants")
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// What an earlier run left: enabled, lb would start by itself.
-	for _, old := range []string{"etc/systemd/system/multi-user.target.wants/inside.service", "etc/systemd/system/multi-user.target.wants/lb.service", "etc/lb", "var/log/lb", "var/log/journal"} {
+	for _, old := range []string{"etc/systemd/system/multi-user.target.wants/inside.service", "etc/systemd/system/multi-user.target.wants/lb.service", "etc/systemd/system/sockets.target.wants/lb.socket", "etc/systemd/system/lb.socket.d", "etc/lb", "var/log/lb", "var/log/journal"} {
 		os.RemoveAll(filepath.Join(root, old))
 	}
 	if err := os.Symlink("../inside.service", filepath.Join(wants, "inside.service")); err != nil {
@@ -230,6 +230,8 @@ func TestInside(t *testing.T) {
 		u.get("/")
 		waitFor(t, "lines in the new file", func() bool { return strings.Contains(u.read(log), `"GET"`) })
 	})
+
+	testUpgrade(t, backends)
 
 	t.Run("stop under load", func(t *testing.T) {
 		u := &unit{t}
@@ -397,8 +399,8 @@ func (s *signal) wait(t *testing.T) {
 	}
 }
 
-// A request for /stuck and one for /slower has come.
-var stuck, slower = newSignal(), newSignal()
+// A request for /stuck, one for /slower and one for /slow4 has come.
+var stuck, slower, slow4 = newSignal(), newSignal(), newSignal()
 
 func backend(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -409,6 +411,9 @@ func backend(t *testing.T) string {
 		switch r.URL.Path {
 		case "/slow":
 			time.Sleep(time.Second)
+		case "/slow4":
+			slow4.now()
+			time.Sleep(4 * time.Second)
 		case "/slower": // longer than the unit's TimeoutStopSec, in the test of that
 			slower.now()
 			time.Sleep(4 * time.Second)

@@ -1,0 +1,83 @@
+package server
+
+import (
+	"sync"
+
+	"lb/proxy"
+)
+
+// mover sends clients' connections to the process that is in charge by now, off the loops.
+type mover struct {
+	s       *Server
+	to      *successor
+	numbers map[*proxy.Listener]int // of sockets, as the successor knows them
+
+	mu   sync.Mutex
+	fds  []int         // guarded by mu
+	by   []int         // guarded by mu; numbers
+	more chan struct{} // has room for one
+	over chan struct{} // closed when there will be no more
+	done chan struct{} // closed when all have been sent
+}
+
+func newMover(s *Server, to *successor, numbers map[*proxy.Listener]int) *mover {
+	return &mover{s: s, to: to, numbers: numbers, more: make(chan struct{}, 1), over: make(chan struct{}), done: make(chan struct{})}
+}
+
+// begin has clients go as they come to rest.
+func (m *mover) begin() {
+	m.s.tasks.Go(m.run)
+	m.s.proxy.Move(&proxy.Mover{
+		Takes: func(l *proxy.Listener) bool { _, ok := m.numbers[l]; return ok },
+		Move:  m.move,
+	})
+}
+
+func (m *mover) move(l *proxy.Listener, fd int) {
+	m.mu.Lock()
+	m.fds, m.by = append(m.fds, fd), append(m.by, m.numbers[l])
+	m.mu.Unlock()
+	select {
+	case m.more <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mover) run() {
+	defer close(m.done)
+	for last := false; ; {
+		m.send()
+		if last {
+			return
+		}
+		select {
+		case <-m.more:
+		case <-m.over:
+			last = true
+		}
+	}
+}
+
+// send sends what there is, and closes this process's copies.
+func (m *mover) send() {
+	m.mu.Lock()
+	fds, by := m.fds, m.by
+	m.fds, m.by = nil, nil
+	m.mu.Unlock()
+	for len(fds) > 0 {
+		n := min(len(fds), maxFiles)
+		if err := m.to.sendFDs("clients", moved{by[:n]}, fds[:n]); err != nil {
+			m.s.log.Error("connections could not be handed over", "connections", len(fds), "err", err)
+			closeAll(fds)
+			return
+		}
+		closeAll(fds[:n])
+		fds, by = fds[n:], by[n:]
+	}
+}
+
+// end returns when all that were moved have been sent.
+func (m *mover) end() {
+	close(m.over)
+	<-m.done
+}
