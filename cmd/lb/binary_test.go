@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// maxSize is what the binary may weigh in bytes. It is 11 MB; one careless import of a package that calls methods
-	// by name (html/template is one) brings megabytes, see the comment on TestImports.
-	maxSize = 16 << 20
+	// maxSize is what the binary may weigh in bytes, with room for some commands more than there are: it is 12.4 MB. One
+	// careless import of a package that calls methods by name (html/template is one) brings megabytes at once.
+	maxSize = 13_500_000
 	// maxModules is how many modules may be linked into the binary.
-	maxModules = 18
+	maxModules = 15
 )
 
 // modules are those that go.mod may require directly. A line more is a decision: what it costs in size, who looks after
@@ -82,14 +82,15 @@ func TestBinary(t *testing.T) {
 	}
 	t.Logf("%.1f MB", float64(info.Size())/1e6)
 	if info.Size() > maxSize {
-		t.Errorf("the binary has %d bytes, %d is the most", info.Size(), maxSize)
+		t.Errorf("the binary has %d bytes, %d is the most. What is in it: build it without \"-s -w\", then go tool nm -size -sort size bin/lb | head -50; "+
+			"why a package is in it: go mod why -m MODULE, go list -deps ./cmd/lb. If it is worth its bytes, raise maxSize here and say so in the commit", info.Size(), maxSize)
 	}
 	bi, err := buildinfo.ReadFile(bin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(bi.Deps) > maxModules {
-		t.Errorf("%d modules are linked in, %d is the most", len(bi.Deps), maxModules)
+		t.Errorf("%d modules are linked in, %d is the most; go version -m bin/lb lists them", len(bi.Deps), maxModules)
 	}
 	out, err := exec.Command(bin, "version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "lb v0.0.0-test (go1.") {
