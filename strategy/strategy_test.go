@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -432,6 +433,119 @@ func TestHashMovesLittle(t *testing.T) {
 			if got := float64(c.got) / keys; got > want*1.1 || got < want*.9 {
 				t.Errorf("%v: a %s moved %.4f of the keys, want %.4f", weights, what, got, want)
 			}
+		}
+	}
+}
+
+// TestHashBound has many clients behind one key: its backend gives way at twice the mean, to the same next one, and keys
+// that have little traffic stay.
+func TestHashBound(t *testing.T) {
+	const hot, n = 7, 120
+	ask := func(p *upstream.Pool, key uint64) upstream.Lease {
+		s := new(upstream.Selection)
+		s.Reset(1, 0)
+		s.Key, s.HasKey = upstream.KeyOf([]byte{byte(key), byte(key >> 8)}), true
+		l, err := p.Acquire(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	for _, c := range []struct {
+		bound   float64
+		weights []int
+		most    float64 // over the mean, of the key's own backend
+	}{{2, ones(6), 2}, {1.25, ones(6), 1.25}, {0, ones(6), 6}, {2, []int{1, 2, 3, 4, 10, 2}, 2}} {
+		p := upstream.NewPool("app", 1, specs(c.weights...), nil, strategy.NewHash(c.bound))
+		own := strings.Fields(order(t, p, hot))
+		sum := 0
+		for _, w := range c.weights {
+			sum += w
+		}
+		got := map[string]int{}
+		for i := range n {
+			l := ask(p, hot)
+			defer l.Done(upstream.Outcome{})
+			name := l.Backend().Name
+			got[name]++
+			if i < 10 && name != own[0] {
+				t.Errorf("bound %v: request %d went to %s: ten may always go to %s", c.bound, i, name, own[0])
+			}
+			if gave := l.Note() != 0; gave != (name != own[0]) {
+				t.Errorf("bound %v: of %s it is said %v that others gave way", c.bound, name, gave)
+			}
+		}
+		used := 0
+		for i, name := range own {
+			if got[name] > 0 {
+				used = i + 1
+			}
+		}
+		for _, name := range own[:used] {
+			if got[name] == 0 {
+				t.Errorf("bound %v: %s was passed over in %v: %v", c.bound, name, own, got)
+			}
+		}
+		for _, b := range p.Snapshot().Ready {
+			mean := float64(n) * float64(b.Weight) / float64(sum)
+			if limit := max(10, c.most*mean+1); float64(got[b.Name]) > limit {
+				t.Errorf("bound %v: %s has %d, the most is %.1f", c.bound, b.Name, got[b.Name], limit)
+			}
+		}
+		// Others whose backend is below the bound are where they were.
+		for key := range uint64(200) {
+			l := ask(p, key)
+			name := l.Backend().Name
+			l.Done(upstream.Outcome{})
+			if first := firstOf(p, key); got[first] < 10 && name != first {
+				t.Errorf("bound %v: key %d left %s, which has %d", c.bound, key, first, got[first])
+			}
+		}
+	}
+}
+
+// firstOf is the backend of a key where nobody gives way.
+func firstOf(p *upstream.Pool, key uint64) string {
+	var specs []upstream.Spec
+	for _, b := range p.Snapshot().All {
+		specs = append(specs, b.Spec)
+	}
+	q := upstream.NewPool("app", 1, specs, nil, strategy.NewHash(0))
+	s := new(upstream.Selection)
+	s.Reset(1, 0)
+	s.Key, s.HasKey = upstream.KeyOf([]byte{byte(key), byte(key >> 8)}), true
+	l, err := q.Acquire(s)
+	if err != nil {
+		return ""
+	}
+	defer l.Done(upstream.Outcome{})
+	return l.Backend().Name
+}
+
+// TestSessionsCount: what lasts goes where the fewest tunnels and sessions are, with every strategy that goes by load.
+func TestSessionsCount(t *testing.T) {
+	for _, name := range []string{"least_conn", "ewma", "adaptive"} {
+		p := pool(t, name, 1, ones(3)...)
+		var counts [3]atomic.Int64
+		for i, b := range p.Snapshot().All {
+			counts[i].Store(int64(10 * i))
+			b.CountSessions(&counts[i])
+		}
+		got := map[string]int{}
+		for range 20 {
+			s := new(upstream.Selection)
+			s.Reset(1e12, 0)
+			s.Session = true
+			l, err := p.Acquire(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[l.Backend().Name]++
+			counts[l.Backend().Index()].Add(1)
+			l.Done(upstream.Outcome{Now: 1e12})
+		}
+		if got["b0"] != 15 || got["b1"] != 5 {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }
