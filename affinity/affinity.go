@@ -334,6 +334,14 @@ func (a *Affinity) Sessions(backend string) int64 {
 	return 0
 }
 
+// Ended says that the tunnel of a session (see Visit.Session) has ended, and with it the session, unless its upgrade failed:
+// then it is in use again with its next request.
+func (a *Affinity) Ended(session uint64, now int64) {
+	if a.sids != nil {
+		a.sids.rest(session, now)
+	}
+}
+
 // Evicted is how many sessions were forgotten because more were in use than Options.Sessions.
 func (a *Affinity) Evicted() (n uint64) {
 	for _, t := range []*table{a.sids, a.learned} {

@@ -2,7 +2,9 @@ package affinity
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -242,4 +244,36 @@ func TestTableHandOver(t *testing.T) {
 		}()
 	}
 	wg.Wait()
+}
+
+// A hundred thousand sessions take no more memory than as many as are remembered.
+func TestMemoryIsBounded(t *testing.T) {
+	if testing.CoverMode() != "" || raceEnabled {
+		t.Skip("memory of another kind counts there")
+	}
+	var before, after runtime.MemStats
+	p := newPool("a b c")
+	a := newAffinity(t, p, Options{SocketIO: true})
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const n = 100_000
+	for i := range n {
+		var v Visit
+		v.Begin(a, &Request{Now: 2 * sec, Query: []byte(polling)})
+		v.Answer(nil, &Answer{Now: 2 * sec, Backend: p.Snapshot().All[i%3], Status: 200})
+		v.Feed([]byte(open4(fmt.Sprint("S", i))), true)
+		v.End()
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 4<<20 {
+		t.Errorf("%d sessions take %d KiB", n, grown>>10)
+	} else {
+		t.Logf("%d sessions take %d KiB", n, grown>>10)
+	}
+	held := a.Sessions("a") + a.Sessions("b") + a.Sessions("c")
+	if held > DefaultSessions || held+int64(a.Evicted()) != n {
+		t.Errorf("%d are held, %d were evicted", held, a.Evicted())
+	}
+	runtime.KeepAlive(a)
 }

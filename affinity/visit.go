@@ -188,6 +188,9 @@ func (v *Visit) Prefer() (b *upstream.Backend, only bool) { return v.want, v.onl
 // Bound reports whether nobody but whom Prefer names can serve the request: its session is in that process.
 func (v *Visit) Bound() bool { return v.by == BySID && v.want != nil }
 
+// Session is what the session of Socket.IO is remembered under that the request names, 0 for none.
+func (v *Visit) Session() uint64 { return v.sid }
+
 // Begins reports whether the request begins a session that lasts.
 func (v *Visit) Begins() bool { return v.hs.asked }
 

@@ -222,6 +222,15 @@ func TestSocketIO(t *testing.T) {
 		t.Errorf("%d sessions beside a tunnel", n)
 	}
 	ask{now: 61 * sec, query: polling + "&sid=S3"}.of(t, a).want(t, "a sid hit", false)
+	// A post that came after the upgrade made it one in use: until its tunnel ends.
+	if a.Sweep(62 * sec); a.Sessions("a") != 1000 {
+		t.Errorf("%d sessions with one that posted", a.Sessions("a"))
+	}
+	var v Visit
+	v.Begin(a, &Request{Now: 62 * sec, Query: []byte(polling + "&sid=S3")})
+	if a.Ended(v.Session(), 63*sec); a.Sessions("a") != 999 {
+		t.Errorf("%d sessions after the end of a tunnel", a.Sessions("a"))
+	}
 	// Who has not asked for long is remembered, but no load.
 	ask{now: 100 * sec, query: polling + "&sid=S6"}.of(t, a).want(t, "a sid hit", false)
 	a.Sweep(180 * sec)

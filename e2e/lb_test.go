@@ -294,6 +294,7 @@ type record struct {
 	Pool      string  `json:"pool"`
 	Backend   string  `json:"backend"`
 	Tries     int     `json:"tries"`
+	Affinity  string  `json:"affinity"`
 	Reason    string  `json:"reason"`
 	RequestID string  `json:"request_id"`
 	UserAgent string  `json:"user_agent"`

@@ -519,3 +519,79 @@ func TestTunnelToLeavingBackend(t *testing.T) {
 	c.expect(string(restart))
 	c.conn.Close()
 }
+
+// TestPostToDyingBackend holds that what a client sends in a session is sent to nobody twice, whatever becomes of its
+// backend; the client is told, and decides.
+func TestPostToDyingBackend(t *testing.T) {
+	var got atomic.Int64
+	dying := func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != "POST" {
+			io.WriteString(w, `0{"sid":"S`+r.Host+`"}`)
+			return
+		}
+		io.ReadAll(r.Body)
+		got.Add(1)
+		c, _, _ := w.(http.Hijacker).Hijack()
+		c.Close()
+	}
+	l := newLab(t, []string{handler(t, dying), handler(t, dying)}, sticky(affinity.Options{SocketIO: true}))
+	l.ask("GET", "/?EIO=4&transport=polling", "")
+	res := l.ask("POST", "/?EIO=4&transport=polling&sid=S"+l.addr, "4hello")
+	if res.StatusCode != 502 || got.Load() != 1 {
+		t.Errorf("%s, after it was sent %d times", res.Status, got.Load())
+	}
+	l.answered(BackendClosed, 1)
+}
+
+// TestHashStays sends what has a key to one backend, as long as that is there, and what has none to any.
+func TestHashStays(t *testing.T) {
+	for _, c := range []struct {
+		key affinity.HashKey
+		ask func(l *lab, who string) *http.Response
+	}{
+		{affinity.HashKey{Source: affinity.FromHeader, Name: "x-user"},
+			func(l *lab, who string) *http.Response { return l.ask("GET", "/", "", "X-User", who) }},
+		{affinity.HashKey{Source: affinity.FromCookie, Name: "user"},
+			func(l *lab, who string) *http.Response { return l.ask("POST", "/", "x", "Cookie", "a=b; user="+who) }},
+		{affinity.HashKey{Source: affinity.FromQuery, Name: "user"},
+			func(l *lab, who string) *http.Response { return l.ask("GET", "/?a=b&user="+who, "") }},
+		{affinity.HashKey{Source: affinity.FromPath, Part: 2},
+			func(l *lab, who string) *http.Response { return l.ask("GET", "/rooms/"+who+"/x?y", "") }},
+		{affinity.HashKey{Source: affinity.FromIP},
+			func(l *lab, who string) *http.Response {
+				return l.ask("GET", "/", "", "X-Forwarded-For", "203.0.113."+who)
+			}},
+	} {
+		_, backends := engines(t, 4)
+		l := newLab(t, backends, sticky(affinity.Options{Kind: affinity.Hash, Hash: c.key}), trust("127.0.0.0/8"), func(p *plan) { p.strategy = "hash" })
+		at := map[string]string{}
+		used := map[string]bool{}
+		for i := range 40 {
+			who := fmt.Sprint(i)
+			at[who] = text(c.ask(l, who))
+			used[at[who]] = true
+		}
+		if len(used) != 4 {
+			t.Errorf("%v: only %v are used", c.key, used)
+		}
+		for who, where := range at {
+			if got := text(c.ask(l, who)); got != where {
+				t.Errorf("%v: %s went to %s, not to %s", c.key, who, got, where)
+			}
+		}
+		strangers := map[string]bool{}
+		for range 20 {
+			strangers[text(l.ask("GET", "/", ""))] = true
+		}
+		if c.key.Source != affinity.FromPath && c.key.Source != affinity.FromIP && len(strangers) != 4 {
+			t.Errorf("%v: without a key, only %v are used", c.key, strangers)
+		}
+		// One leaves: its keys move, and no others.
+		l.pool.Update(specs(t, backends[1:]), nil, nil)
+		for who, where := range at {
+			if got := text(c.ask(l, who)); where != "0" && got != where || got == "0" {
+				t.Errorf("%v: %s went from %s to %s", c.key, who, where, got)
+			}
+		}
+	}
+}

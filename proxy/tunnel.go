@@ -4,6 +4,7 @@ import (
 	"io"
 	"time"
 
+	"lb/affinity"
 	"lb/loop"
 	"lb/upstream"
 )
@@ -21,6 +22,9 @@ type tunnel struct {
 	back   way
 	ended  bool
 	entry  *entry // for the access log, nil without one
+
+	sticky  *affinity.Affinity // of the session, nil for none
+	session uint64
 
 	frames  frames     // of what goes to the client
 	leaving bool       // the client is to be told to connect again, between two frames
@@ -63,6 +67,9 @@ func (x *exchange) upgrade(head, have int) failure {
 	t.entry = x.entry()
 	t.lease.Tunnel()
 	t.moveOn(t.lease.Backend())
+	if t.session = x.visit.Session(); t.session != 0 {
+		t.sticky = x.visit.Affinity()
+	}
 	x.leased, x.bc = false, nil
 	x.c.tunnel = t
 	t.out.await()
@@ -243,6 +250,9 @@ func (t *tunnel) end(why failure) {
 	sh.bytesIn.Add(uint64(t.out.bytes))
 	sh.bytesOut.Add(uint64(t.back.bytes))
 	t.lease.Done(upstream.Outcome{Now: t.w.loop.Now(), Status: 101, Fault: fault})
+	if t.sticky != nil {
+		t.sticky.Ended(t.session, t.w.loop.Now())
+	}
 	t.entry.write(t, why)
 	t.bc.close()
 	t.client.close()

@@ -187,7 +187,11 @@ func (s *Server) rebalance(p *pool, over time.Duration) {
 		p.owed[b.Name] += float64(n) * float64(p.percent) / 100 * over.Minutes()
 		if k := int(min(p.owed[b.Name], float64(n)-share)); k > 0 {
 			p.owed[b.Name] -= float64(k)
-			s.proxy.LeaveSome(b, k, over)
+			in := over / 2 // and time for them to go, before they are counted again
+			if s.checks.hurry > 0 {
+				in = min(in, s.checks.hurry)
+			}
+			s.proxy.LeaveSome(b, k, in)
 			s.log.Info("rebalance", "pool", p.Name, "backend", b.Name, "tunnels", n, "share", int(share), "closed", k)
 		}
 	}

@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -179,5 +182,151 @@ func TestDrainWaitsForSessions(t *testing.T) {
 	}
 	if _, err := h.TakeBack(within(t), "app", name, true); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// talker is an instance with sessions as Engine.IO has them.
+func talker(t *testing.T, name string) *instance {
+	var mu sync.Mutex
+	known := map[string]bool{}
+	return newInstance(t, name, func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		mu.Lock()
+		defer mu.Unlock()
+		switch sid := q.Get("sid"); {
+		case q.Get("EIO") == "":
+			io.WriteString(w, name)
+		case sid == "":
+			sid = fmt.Sprint(name, "-", len(known))
+			known[sid] = true
+			io.WriteString(w, `0{"sid":"`+sid+`"}`)
+		case known[sid]:
+			io.WriteString(w, name)
+		default:
+			w.WriteHeader(400)
+			io.WriteString(w, `{"code":1,"message":"Session ID unknown"}`)
+		}
+	})
+}
+
+// begin begins sessions.
+func (h *house) begin(n int) (sids []string) {
+	h.t.Helper()
+	for range n {
+		_, body := h.get("/?EIO=4&transport=polling")
+		sid, ok := strings.CutPrefix(body, `0{"sid":"`)
+		if !ok {
+			h.t.Fatal(body)
+		}
+		sids = append(sids, strings.TrimSuffix(sid, `"}`))
+	}
+	return sids
+}
+
+// found asks for sessions, and wants no more than an attempt for each.
+func (h *house) found(when string, sids []string) {
+	h.t.Helper()
+	attempts := func() (n uint64) {
+		for _, b := range h.Status().Pools[0].Backends {
+			n += b.Retries
+		}
+		return n
+	}
+	before := attempts()
+	for _, sid := range sids {
+		if code, body := h.get("/?EIO=4&transport=polling&sid=" + sid); code != 200 || !strings.HasPrefix(sid, body+"-") {
+			h.t.Errorf("%s: session %s: %d %s", when, sid, code, body)
+		}
+	}
+	if n := attempts() - before; n > 0 {
+		h.t.Errorf("%s: sessions were looked for, in %d attempts", when, n)
+	}
+}
+
+// TestSessionsOutlive holds that sessions of Socket.IO are known after a reload that changes their table, and after a
+// restart.
+func TestSessionsOutlive(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("STATE_DIRECTORY", dir)
+	a, b, c := talker(t, "a"), talker(t, "b"), talker(t, "c")
+	text := pools(a.addr, b.addr, c.addr) + kept
+	h := start(t, text)
+	sids := h.begin(60)
+	h.found("at first", sids)
+	h.reloadTo(text + "affinity = { sessions = 1024, ttl = \"1h\" }\n")
+	h.found("after a reload", sids)
+	h.reloadTo(text + "strategy = \"ewma\"\n")
+	h.found("after another", sids)
+	if err := h.stop(); err != nil {
+		t.Fatal(err)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "*.state"))
+	if len(files) != 1 {
+		t.Fatalf("kept for the next process: %v", files)
+	}
+	if info, err := os.Stat(files[0]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	h = start(t, text)
+	h.found("after a restart", sids)
+	if _, err := os.Stat(files[0]); err == nil {
+		t.Error("what was kept is still there: it is old now")
+	}
+	// What makes no sense is no reason not to start.
+	h.stop()
+	if err := os.WriteFile(files[0], []byte("lb affinity 1\nnonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h = start(t, text)
+	if !strings.Contains(h.events.String(), "what was known of sessions is lost") {
+		t.Error("nothing is said about it")
+	}
+	h.found("nobody knows them, but the budget of retries finds a few", nil)
+}
+
+// TestRebalance adds an instance to two that have all WebSockets.
+func TestRebalance(t *testing.T) {
+	a, b, c := sockets(t, "a"), sockets(t, "b"), sockets(t, "c")
+	h := start(t, pools(a.addr, b.addr)+kept+"affinity = { rebalance = 20 }\n")
+	for range 20 {
+		h.tunnel()
+	}
+	tunnels := func() (all []int64) {
+		for _, b := range h.Status().Pools[0].Backends {
+			all = append(all, b.Tunnels)
+		}
+		return all
+	}
+	waitFor(t, "the tunnels", func() bool { return slices.Equal(tunnels(), []int64{10, 10}) })
+	p := h.pool("app")
+	h.rebalance(p, time.Minute)
+	if got := p.owed; len(got) > 0 {
+		t.Errorf("equals owe each other %v", got)
+	}
+	h.reloadTo(pools(a.addr, b.addr, c.addr) + kept + "affinity = { rebalance = 20 }\n")
+	waitFor(t, "the new one", func() bool { return len(h.pool("app").Snapshot().Ready) == 3 })
+	// A fifth of ten in a minute, of each of the two: by loops, so that one more or less may be meant.
+	h.rebalance(h.pool("app"), time.Minute)
+	waitFor(t, "some to go", func() bool {
+		got := tunnels()
+		return got[0] < 10 && got[1] < 10
+	})
+	for range 3 {
+		h.rebalance(h.pool("app"), time.Millisecond)
+	}
+	if got := tunnels(); got[0] < 6 || got[1] < 6 {
+		t.Errorf("more went than may: %v", got)
+	}
+	// In time all that are too much go, and no more.
+	for range 2 {
+		before := tunnels()
+		h.rebalance(h.pool("app"), time.Minute)
+		waitFor(t, "the next", func() bool {
+			now := tunnels()
+			return !slices.Equal(now, before) || float64(now[0]) <= max(slack*float64(now[0]+now[1])/3, float64(now[0]+now[1])/3+1)
+		})
+	}
+	if got := tunnels(); got[2] != 0 {
+		t.Errorf("somebody came back: %v", got)
 	}
 }
