@@ -12,10 +12,13 @@ import (
 	"time"
 )
 
-// ListenUnix listens on a unix socket at path that its owner and group may connect to. What a process that died left
+// ListenUnix is ListenUnixFor the user and the group of the process.
+func ListenUnix(path string) (net.Listener, error) { return ListenUnixFor(path, DefaultRights) }
+
+// ListenUnixFor listens on a unix socket at path that those may connect to whom r lets. What a process that died left
 // there is replaced; a socket that somebody answers on, and a file that is none, are not. Closing the listener removes
 // the path, unless it is another's by then.
-func ListenUnix(path string) (net.Listener, error) {
+func ListenUnixFor(path string, r Rights) (net.Listener, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -38,7 +41,7 @@ func ListenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(next, 0o660), os.Rename(next, path)); err != nil {
+	if err := r.place(next, path); err != nil {
 		ln.Close()
 		os.Remove(next)
 		return nil, err

@@ -215,6 +215,10 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 		err = checkCheckPath(s)
 	case kindCheckHost:
 		err = checkCheckHost(s)
+	case kindMode:
+		s, err = parseMode(s)
+	case kindUser:
+		err = checkUser(s)
 	case kindText:
 		if len(s) > 1024 {
 			err = fmt.Errorf("%s has %d bytes, 1024 is the most", quote(s), len(s))

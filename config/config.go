@@ -52,6 +52,10 @@ type Admin struct {
 	Address string // host:port; "" when the file says "off"
 	Socket  string // path of a unix socket; "": none
 
+	SocketMode  string // of all unix sockets, four octal digits
+	SocketOwner string // name or number of a user; "": who runs lb
+	SocketGroup string // the same of a group
+
 	PageActions bool   // the live page may drain backends and take them back
 	PageHost    string // a name that the page is reached by, beside localhost and addresses; "": none
 

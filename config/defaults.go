@@ -48,7 +48,8 @@ func (s *Server) fields() map[string]any {
 }
 
 func (a *Admin) fields() map[string]any {
-	return map[string]any{"address": &a.Address, "socket": &a.Socket, "page_actions": &a.PageActions, "page_host": &a.PageHost}
+	return map[string]any{"address": &a.Address, "socket": &a.Socket, "socket_mode": &a.SocketMode,
+		"socket_owner": &a.SocketOwner, "socket_group": &a.SocketGroup, "page_actions": &a.PageActions, "page_host": &a.PageHost}
 }
 
 func (a *AccessLog) fields() map[string]any {

@@ -82,6 +82,8 @@ const (
 	kindCheckHeaders
 	kindCheckStatus
 	kindText
+	kindMode
+	kindUser
 	kindCookieName
 	kindCookiePath
 	kindCookieDomain
@@ -111,6 +113,8 @@ var kinds = [...]struct{ name, wants string }{
 	kindCheckHeaders: {"table of texts", `a table such as { X-Check = "lb" }`},
 	kindCheckStatus:  {"list of statuses and ranges, or one of them", `a status such as 200, a range such as "200-399", or a list of these`},
 	kindText:         {"text", `text such as "ok"`},
+	kindMode:         {"rights of a file", `rights in octal such as "0660"`},
+	kindUser:         {"name or number", `a name or a number such as "lb" or "1000"`},
 
 	kindCookieName:   {"name of a cookie", `the name of a cookie such as "lb"`},
 	kindCookiePath:   {"path", `a path such as "/"`},
@@ -269,6 +273,12 @@ var keys = []Key{
 	{Table: "admin", Name: "socket", kind: kindFile, Default: `""`,
 		Doc: `A unix socket for the same. "" means none.`},
 
+	{Table: "admin", Name: "socket_mode", kind: kindMode, Default: `"0660"`,
+		Doc: `Who may use the socket, and so change what runs: "0600" its owner, "0660" its group too. It holds for the socket by which ` + "`lb status`" + ` and the like find lb, too.`},
+	{Table: "admin", Name: "socket_owner", kind: kindUser, Default: `""`, Else: "the user that lb runs as",
+		Doc: `Whose the sockets are. To give them away takes root.`},
+	{Table: "admin", Name: "socket_group", kind: kindUser, Default: `""`, Else: "the group that lb runs as",
+		Doc: `Which group the sockets have: one that lb's user is in, or any for root. Its members may use them if they can get to the directory.`},
 	{Table: "admin", Name: "page_actions", kind: kindBool, Default: "false",
 		Doc: `Whether backends can be drained and made ready on the live page, at ` + "`/`" + ` of the address. There is no login: whoever reaches the address can do it.`},
 	{Table: "admin", Name: "page_host", kind: kindCheckHost, Default: `""`, Else: "none",

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,8 +42,9 @@ type door struct {
 // opening is the places of a configuration, and how to come there from those of another.
 type opening struct {
 	places
-	opened places // what is new, to be served or closed
-	gone   places // what is not there any more
+	opened places   // what is new, to be served or closed
+	gone   places   // what is not there any more
+	undo   []func() // changes to what was there
 }
 
 // discard closes what was opened in vain.
@@ -51,6 +54,9 @@ func (o *opening) discard() {
 	}
 	for _, d := range o.opened.doors {
 		d.Close()
+	}
+	for _, undo := range o.undo {
+		undo()
 	}
 }
 
@@ -77,15 +83,28 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 			faults.add(cfg, a.Pos, "admin.address", s.explain(listenFault(a.Address, err), err, a.Address, old))
 		}
 	}
-	if a := cfg.Admin; a.Socket != "" {
-		if err := s.openDoor(o, "unix "+a.Socket, func() (net.Listener, error) { return admin.ListenUnix(a.Socket) }); err != nil {
+	rights, rightsErr := rightsOf(&cfg.Admin)
+	if rightsErr != nil {
+		faults.add(cfg, cfg.Admin.Pos, rightsErr.key, rightsErr)
+	}
+	if a := cfg.Admin; a.Socket != "" && rightsErr == nil {
+		if err := s.openDoor(o, "unix "+a.Socket, func() (net.Listener, error) { return admin.ListenUnixFor(a.Socket, rights) }); err != nil {
 			faults.add(cfg, a.Pos, "admin.socket", listenFault(a.Socket, err))
 		}
 	}
-	if path := s.opt.Socket; path != "" && path != cfg.Admin.Socket {
+	if path := s.opt.Socket; path != "" && path != cfg.Admin.Socket && rightsErr == nil {
 		// Whatever the file says, or said, `lb reload` finds lb here. To be without is no reason not to serve.
-		if err := s.openDoor(o, "unix "+path, func() (net.Listener, error) { return admin.ListenUnix(path) }); err != nil {
+		if err := s.openDoor(o, "unix "+path, func() (net.Listener, error) { return admin.ListenUnixFor(path, rights) }); err != nil {
 			s.log.Warn("no socket for `lb reload`; SIGHUP works", "err", listenFault(path, err))
+		}
+	}
+	if rightsErr == nil {
+		for _, d := range o.doors {
+			undo, err := admin.SetRights(d.Listener, rights) // of those that were there before
+			o.undo = append(o.undo, undo)
+			if err != nil {
+				faults.add(cfg, cfg.Admin.Pos, "admin.socket_mode", fmt.Errorf("%s: %w", d.Addr(), err))
+			}
 		}
 	}
 	if err := faults.err(); err != nil {
@@ -93,6 +112,27 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// rightsFault is what is wrong with the rights of the admin sockets, and in which key.
+type rightsFault struct {
+	error
+	key string
+}
+
+func rightsOf(a *config.Admin) (r admin.Rights, fault *rightsFault) {
+	r = admin.DefaultRights
+	if n, err := strconv.ParseUint(a.SocketMode, 8, 32); err == nil { // else it is of a test that sets nothing
+		r.Mode = fs.FileMode(n)
+	}
+	var err error
+	if r.UID, err = admin.FindUser(a.SocketOwner); err != nil {
+		return r, &rightsFault{err, "admin.socket_owner"}
+	}
+	if r.GID, err = admin.FindGroup(a.SocketGroup); err != nil {
+		return r, &rightsFault{err, "admin.socket_group"}
+	}
+	return r, nil
 }
 
 // keep finds for each [listen] of cfg the socket that has its address already, and takes it off those that are gone:
