@@ -289,6 +289,9 @@ func TestAnswerHeadWithoutEnd(t *testing.T) {
 		if n := l.sum(0, func(s *upstream.Stats) uint64 { return s.BytesReceived.Load() }); n > bodyBuffer {
 			t.Errorf("read %d bytes of it", n)
 		}
+		if n := l.faults(0, upstream.FaultMalformed); n != 1 {
+			t.Errorf("%d faults counted", n)
+		}
 	}
 }
 

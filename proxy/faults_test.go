@@ -309,6 +309,11 @@ func TestSlowButSteady(t *testing.T) {
 		p.expect(s)
 	}
 	l.idle(1)
+	for f := range upstream.Fault(upstream.Faults) {
+		if n := l.faults(0, f); n != 0 {
+			t.Errorf("%d faults of kind %s", n, f)
+		}
+	}
 }
 
 // Row 12: when a backend is killed only those fail that had bytes of an answer.
