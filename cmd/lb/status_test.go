@@ -80,7 +80,7 @@ func TestStatusFits(t *testing.T) {
 	p := &fleetStatus().Pools[0]
 	p.Backends = p.Backends[:4]
 	for _, width := range []int{44, 60, 80, 200} {
-		text := backendTable(p, terminal{}, noon, width)
+		text := backendTable(p, terminal{}, noon, width, "")
 		for i, line := range strings.Split(text, "\n") {
 			if n := utf8.RuneCountInString(line); n > max(width, 78) || !strings.HasPrefix(line, "    ") && n > width {
 				t.Errorf("width %d, line %d has %d: %s", width, i, n, line)

@@ -25,7 +25,8 @@ func statusText(st *admin.Status, t terminal, now time.Time) string {
 		}
 	}
 	for i := range st.Pools {
-		b.WriteString("\n" + poolText(&st.Pools[i], t, now))
+		width, _ := t.size()
+		b.WriteString("\n" + poolText(&st.Pools[i], t, now, width, ""))
 	}
 	return b.String()
 }
@@ -82,16 +83,14 @@ func joined(parts []string, width int) string {
 	return b.String()
 }
 
-// poolText is a line on the pool and a table of its backends.
-func poolText(p *admin.Pool, t terminal, now time.Time) string {
+// poolText is a line on the pool and a table of its backends, sorted by the column of that name.
+func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string) string {
 	var b strings.Builder
-	name := "pool " + p.Name
-	b.WriteString(strings.Replace(joined(append([]string{name + ": " + p.Strategy}, poolLine(p)...), 79), name, t.paint(bold, name), 1) + "\n")
+	b.WriteString(poolHead(p, t) + "\n")
 	if p.FailOpen {
 		b.WriteString(t.paint(red, "nobody is ready: requests go to all that are not known to be dead") + "\n")
 	}
-	width, _ := t.size()
-	b.WriteString(backendTable(p, t, now, width))
+	b.WriteString(backendTable(p, t, now, width, sorted))
 	for _, r := range p.Removed {
 		text := fmt.Sprintf("%s is in the file, and was removed %s ago", r.Name, ago(now.Sub(r.Time)))
 		if r.By != "" {
@@ -100,6 +99,11 @@ func poolText(p *admin.Pool, t terminal, now time.Time) string {
 		b.WriteString(t.paint(yellow, text) + "\n")
 	}
 	return b.String()
+}
+
+func poolHead(p *admin.Pool, t terminal) string {
+	name := "pool " + p.Name
+	return strings.Replace(joined(append([]string{name + ": " + p.Strategy}, poolLine(p)...), 79), name, t.paint(bold, name), 1)
 }
 
 func poolLine(p *admin.Pool) []string {
@@ -184,7 +188,7 @@ func errorColor(b *admin.Backend) string {
 }
 
 // backendTable has a line for each backend, and below it what there is to say of it.
-func backendTable(p *admin.Pool, t terminal, now time.Time, width int) string {
+func backendTable(p *admin.Pool, t terminal, now time.Time, width int, sorted string) string {
 	cells := make([][]string, len(backendColumns))
 	widths := make([]int, len(backendColumns))
 	shown := make([]bool, len(backendColumns))
@@ -218,7 +222,12 @@ func backendTable(p *admin.Pool, t terminal, now time.Time, width int) string {
 		}
 		b.WriteString("\n")
 	}
-	line(func(i int) (string, string) { return backendColumns[i].name, dim })
+	line(func(i int) (string, string) {
+		if name := backendColumns[i].name; name == sorted {
+			return name, bold
+		}
+		return backendColumns[i].name, dim
+	})
 	for j := range p.Backends {
 		be := &p.Backends[j]
 		line(func(i int) (string, string) {
