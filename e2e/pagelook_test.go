@@ -1,18 +1,26 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
 	"github.com/coder/websocket"
 )
 
@@ -23,6 +31,7 @@ type fake struct {
 	think atomic.Int64 // ns, about
 	fails atomic.Int64 // of a thousand requests
 	srv   *http.Server
+	over  context.CancelFunc
 }
 
 func startFake(t testing.TB, name string, think time.Duration) *fake {
@@ -33,14 +42,19 @@ func startFake(t testing.TB, name string, think time.Duration) *fake {
 	}
 	a := &fake{name: name, addr: ln.Addr().String()}
 	a.think.Store(int64(think))
-	a.srv = &http.Server{Handler: a}
+	ctx, over := context.WithCancel(context.Background())
+	a.over = over
+	a.srv = &http.Server{Handler: a, BaseContext: func(net.Listener) context.Context { return ctx }}
 	go a.srv.Serve(ln)
 	t.Cleanup(a.end)
 	return a
 }
 
 // end is like kill -9: whatever is under way is cut.
-func (a *fake) end() { a.srv.Close() }
+func (a *fake) end() {
+	a.srv.Close()
+	a.over() // for tunnels, which the server does not know any more
+}
 
 func (a *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Upgrade") != "" {
@@ -121,53 +135,130 @@ func TestPagePictures(t *testing.T) {
 		t.Skip("LB_PICTURES names no directory to put pictures in; it takes two minutes and compares nothing")
 	}
 	save := func(name string, b []byte) {
-		if err := os.WriteFile(filepath.Join(dir, name+".png"), b, 0o600); err != nil {
-			t.Fatal(err)
+		b, err := small(b)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name+".png"), b, 0o644)
+		}
+		if err != nil || len(b) > 150<<10 {
+			t.Errorf("%s: %v, %d bytes", name, err, len(b))
 		}
 	}
 	b := startBrowser(t)
 	var app, api []*fake
-	for i := range 8 {
-		app = append(app, startFake(t, fmt.Sprintf("127.0.0.1:%d", 3000+i), 20*time.Millisecond))
+	for i := range 6 {
+		app = append(app, startFake(t, fmt.Sprintf("app-%d", i), 20*time.Millisecond))
 	}
 	for i := range 3 {
-		api = append(api, startFake(t, fmt.Sprintf("api-%d", i+1), 60*time.Millisecond))
+		api = append(api, startFake(t, fmt.Sprintf("api-%d", i), 60*time.Millisecond))
 	}
-	l := startLB(t, setup{raw: fleet("page_actions = true", app, api, []*fake{startFake(t, "images-1", 0), startFake(t, "images-2", 0)})})
+	images := []*fake{startFake(t, "images-0", 0), startFake(t, "images-1", 0)}
+	l := startLB(t, setup{raw: fleet("page_actions = true", app, api, images)})
 	defer traffic(l.url+"/", 300)()
-	defer traffic(l.url+"/api/x", 40)()
-	p := b.open(t, l.admin+"/", desk)
-	wait := 100 * time.Second
+	defer traffic(l.url+"/api/x", 60)()
+	var sockets []*websocket.Conn
+	for range 40 {
+		c, _, err := websocket.Dial(t.Context(), l.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sockets = append(sockets, c)
+	}
+	defer func() {
+		for _, c := range sockets {
+			c.CloseNow()
+		}
+	}()
+	phone := look{width: 360, height: 780, scale: 2, phone: true}
+	dark, darkPhone := desk, phone
+	dark.dark, darkPhone.dark = true, true
+	short := look{width: 1280, height: 640, scale: 1}
+
+	p := b.open(t, l.admin+"/", short)
+	wait := 115 * time.Second // until the charts are full
 	if os.Getenv("LB_PICTURES_QUICK") != "" {
 		wait = 10 * time.Second
 	}
 	time.Sleep(wait)
-	save("page-well", p.picture(false))
-	api[1].fails.Store(900)
+	save("page", p.picture(false))
 	app[2].end()
-	time.Sleep(8 * time.Second)
-	if code, _, errs := run(t, lbBinary, "drain", "app", "127.0.0.1:3005", "--config", l.config, "--wait", "0s"); code != 0 && code != 2 {
+	api[1].fails.Store(120)
+	if code, _, errs := run(t, lbBinary, "drain", "app", "app-4", "--config", l.config, "--wait", "0s"); code != 0 && code != 5 {
 		t.Errorf("drain: %d %s", code, errs)
 	}
-	time.Sleep(4 * time.Second)
-	save("page-light", p.picture(true))
-	dark := desk
-	dark.dark = true
+	time.Sleep(12 * time.Second)
+	p.show(desk)
+	time.Sleep(time.Second)
+	save("page-trouble", p.picture(true))
 	p.show(dark)
 	time.Sleep(time.Second)
-	save("page-dark", p.picture(true))
-	p.show(look{width: 360, height: 780, scale: 2, phone: true})
-	time.Sleep(2 * time.Second)
+	save("page-dark", p.picture(false))
+	p.show(phone)
+	time.Sleep(time.Second)
 	save("page-phone", p.picture(false))
-	save("page-phone-all", p.picture(true))
-	p.show(look{width: 360, height: 780, scale: 2, phone: true, dark: true})
-	save("page-phone-dark", p.picture(true))
-	p.show(desk)
-	value[bool](p, `document.querySelector('[data-backend="127.0.0.1:3001"] button').click() || true`)
+	value[bool](p, row("app-0")+`.scrollIntoView(), true`)
+	p.show(darkPhone)
+	time.Sleep(time.Second)
+	save("page-phone-dark", p.picture(false))
+	p.show(short)
+	value[bool](p, row("app-1")+`.querySelector('button').click() || true`)
 	time.Sleep(500 * time.Millisecond)
 	save("page-ask", p.picture(false))
-	value[bool](p, `document.querySelector('#ask-no').click() || true`)
-	l.stop(0)
-	time.Sleep(3 * time.Second)
+	p.presses(kb.Escape)
+	l.kill()
+	time.Sleep(2 * time.Second)
 	save("page-lost", p.picture(false))
+}
+
+// small makes a PNG one of at most 256 colors, which are enough for lines and letters.
+func small(b []byte) ([]byte, error) {
+	img, err := png.Decode(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	const fine = 0xf8 // colors that differ by less are one
+	key := func(x, y int) color.RGBA {
+		r, g, b, _ := img.At(x, y).RGBA()
+		return color.RGBA{uint8(r>>8) & fine, uint8(g>>8) & fine, uint8(b>>8) & fine, 255}
+	}
+	count, exact := map[color.RGBA]int{}, map[color.RGBA]map[color.RGBA]int{}
+	r := img.Bounds()
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			k := key(x, y)
+			count[k]++
+			if exact[k] == nil {
+				exact[k] = map[color.RGBA]int{}
+			}
+			exact[k][color.RGBAModel.Convert(img.At(x, y)).(color.RGBA)]++
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int { return count[b] - count[a] })
+	var p color.Palette
+	index := map[color.RGBA]uint8{}
+	for i, k := range keys[:min(256, len(keys))] {
+		index[k] = uint8(i)
+		most, n := k, 0
+		for c, m := range exact[k] {
+			if m > n {
+				most, n = c, m
+			}
+		}
+		p = append(p, most)
+	}
+	out := image.NewPaletted(r, p)
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			k := key(x, y)
+			i, ok := index[k]
+			if !ok {
+				i = uint8(p.Index(img.At(x, y)))
+				index[k] = i
+			}
+			out.SetColorIndex(x, y, i)
+		}
+	}
+	var w bytes.Buffer
+	e := png.Encoder{CompressionLevel: png.BestCompression}
+	err = e.Encode(&w, out)
+	return w.Bytes(), err
 }

@@ -186,7 +186,7 @@ class Row {
     attribute(this.tr, 'data-out', b.state === 'ready' ? 'no' : 'yes')
     text(this.name, b.name)
     text(this.also, b.address === b.name ? '' : b.address)
-    text(this.why, b.state === 'ready' ? '' : because(b))
+    text(this.why, b.state === 'ready' ? b.differs ?? '' : [because(b), b.differs].filter(Boolean).join('; '))
     reshape(this.shape, b.state in states ? b.state : 'note')
     text(this.state, word(b.state))
     text(this.since, `for ${span(now - Date.parse(b.since))}`)
@@ -197,6 +197,7 @@ class Row {
     text(this.rate, rate(b.recent.rate))
     text(this.p50, b.recent.p99_ms > 0 ? millis(b.recent.p50_ms) : '')
     text(this.p99, millis(b.recent.p99_ms))
+    attribute(this.time, 'title', b.slow > 0 ? `${decimals[1].format(b.slow)} times the mean of its pool, as the strategy sees it` : '')
     text(this.work, b.limit > 0 ? `${count(b.inflight)} / ${count(b.limit)}` : count(b.inflight))
     text(this.tunnels, count(b.tunnels))
     text(this.failed, percent(b.recent.error_rate))
@@ -258,8 +259,9 @@ class Card {
     this.body = make('tbody', { role: 'rowgroup' })
     this.table = make('table', { role: 'table', 'aria-labelledby': id }, make('thead', { role: 'rowgroup' }, this.head), this.body)
     this.none = make('p', { class: 'empty' }, 'This pool has no backends.')
+    this.removed = make('p', { class: 'empty' })
     this.section = make('section', { class: 'card pool', 'aria-labelledby': id, 'data-pool': name },
-      make('div', { class: 'pool-head' }, make('div', {}, this.title, this.sub), this.rate.box, this.time.box), this.table, this.none)
+      make('div', { class: 'pool-head' }, make('div', {}, this.title, this.sub), this.rate.box, this.time.box), this.table, this.none, this.removed)
   }
 
   update(p, samples, full, now, actions) {
@@ -306,6 +308,10 @@ class Card {
       this.column = undefined
     }
     flag(this.none, 'hidden', p.backends.length > 0)
+    flag(this.removed, 'hidden', !p.removed?.length)
+    if (p.removed?.length) {
+      text(this.removed, `Taken out while lb runs, and back at its next start: ${p.removed.map((b) => b.name + (b.by ? ` (by ${b.by})` : '')).join(', ')}`)
+    }
     flag(this.table, 'hidden', p.backends.length === 0)
     this.draw()
   }
@@ -335,6 +341,7 @@ function verdict(st) {
   if (st.state === 'starting') return { level: 'info', sentence: 'lb is starting: it checks the backends for the first time.' }
   const said = []
   const say = (level, sentence) => said.push({ level, sentence })
+  if (st.reload && !st.reload.ok) say('warn', 'The configuration file has a mistake: what was in force goes on.')
   const out = [], leaving = []
   let all = 0, ready = 0
   for (const p of st.pools) {
@@ -404,6 +411,7 @@ const happened = {
   'fail open': ['has nobody who is well: requests go to all that may still answer', 'down'],
   spared: ['fails requests, and is used on', 'ejected'],
   'fail open over': ['has somebody who is well again', 'ready'],
+  'weight changed': ['has another weight', 'note'], added: ['was added', 'ready'], removed: ['was taken out', 'draining'],
   reloaded: ['The configuration was reloaded', 'note'], 'not reloaded': ['The configuration was not reloaded', 'ejected'],
 }
 

@@ -195,7 +195,7 @@ func TestShellWords(t *testing.T) {
 }
 
 // coming are documents that are being written.
-var coming = []string{"socketio.md", "rollout.md", "affinity.md", "api.md"}
+var coming = []string{"rollout.md", "api.md"}
 
 // TestDocsConfigs reads each configuration of the documentation as lb would.
 func TestDocsConfigs(t *testing.T) {

@@ -45,7 +45,8 @@ A file that is there is never overwritten, unless --force says so. The new one h
 	f.StringVar(&a.listen, "listen", "", "the `address` that clients connect to; by default :8080, for /etc/lb/config.toml :80")
 	f.StringVar(&a.health, "health", "", "a `path` of the app that answers 200 when an instance is well; by default lb only connects")
 	f.StringVar(&a.strategy, "strategy", config.Strategies()[0], "who gets the next request: `"+strings.Join(config.Strategies(), "|")+"`")
-	f.BoolVar(&a.socketio, "socketio", false, "the app uses Socket.IO: its sessions stay with the instance that they began with")
+	f.BoolVar(&a.sticky, "sticky", false, "the app keeps state of clients in memory: each comes back to its instance, by a cookie")
+	f.BoolVar(&a.socketio, "socketio", false, "the app uses Socket.IO: writes what there is to choose; it works without, too")
 	f.StringVar(&a.proxies, "trusted-proxies", "", "proxies before lb whose X-Forwarded-For is believed, such as an ALB's `networks`, with commas")
 	f.StringVar(&a.output, "output", "config.toml", "the `file` to write; - is standard output")
 	f.BoolVar(&a.yes, "yes", false, "ask nothing")
@@ -67,7 +68,7 @@ func isTerminal(f *os.File) bool {
 // choices are what a configuration is made of.
 type choices struct {
 	ports, listen, health, strategy, proxies, output string
-	socketio, yes, force                             bool
+	sticky, socketio, yes, force                     bool
 }
 
 // wizard asks, and writes the file.
@@ -205,12 +206,12 @@ func (i *wizard) ask(a *choices) error {
 			return err
 		}
 	}
-	if !i.given("socketio") {
+	if !i.given("sticky") && !i.given("socketio") {
 		word := "no"
-		if err := i.question(&word, "socketio", "Does the app use Socket.IO? yes or no", word); err != nil {
+		if err := i.question(&word, "sticky", "Does a client have to come back to its instance, for what that keeps in memory? Not needed for Socket.IO. yes or no", word); err != nil {
 			return err
 		}
-		a.socketio = strings.HasPrefix(strings.ToLower(word), "y")
+		a.sticky = strings.HasPrefix(strings.ToLower(word), "y")
 	}
 	if !i.given("trusted-proxies") {
 		if err := i.question(&a.proxies, "trusted-proxies", "Is there a load balancer before lb, such as an ALB? Its networks, such as 10.0.0.0/16", "none"); err != nil {
@@ -262,7 +263,7 @@ func wrong(flag, value string) error {
 		a.strategy = value
 	case "trusted-proxies":
 		a.proxies = value
-	case "socketio":
+	case "sticky":
 		if !slices.Contains([]string{"y", "yes", "n", "no"}, strings.ToLower(value)) {
 			return errors.New("yes or no?")
 		}

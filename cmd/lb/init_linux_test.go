@@ -51,7 +51,7 @@ func TestInitTerminal(t *testing.T) {
 	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop()
 	var said bytes.Buffer
 	b := make([]byte, 4096)
-	for _, step := range [][2]string{{"Where does the app listen?", "4100-4101"}, {"A path that", "/up"}, {"Who gets", ""}, {"Socket.IO?", ""}, {"load balancer before", ""}} {
+	for _, step := range [][2]string{{"Where does the app listen?", "4100-4101"}, {"A path that", "/up"}, {"Who gets", ""}, {"come back to its instance", ""}, {"load balancer before", ""}} {
 		for !strings.Contains(said.String(), step[0]) || !strings.HasSuffix(said.String(), "]: ") {
 			n, err := main.Read(b)
 			if err != nil {

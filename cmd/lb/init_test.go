@@ -37,6 +37,10 @@ func TestInitFlags(t *testing.T) {
 			"a.toml: ok: listens on 10.0.0.1:81, sends everything to pool app (3 backends, adaptive), metrics on 127.0.0.1:9901",
 			[]string{`backends = ["127.0.0.1:3000", "10.0.0.7:4000-4001"]`, `strategy = "adaptive"`, `path = "/healthz?full=1"`, `trusted_proxies = ["10.0.0.0/16", "10.1.0.0/16"]`, `address = "10.0.0.1:81"`},
 			"curl http://10.0.0.1:81/ "},
+		{"--ports 3000 --sticky", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, least_conn), metrics on 127.0.0.1:9901",
+			[]string{"[pool.app.affinity]", `kind = "cookie"`}, "lb reload config.toml "},
+		{"--ports 3000 --socketio", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, least_conn), metrics on 127.0.0.1:9901",
+			[]string{"[pool.app.affinity]", `#kind = "cookie"`, "#rebalance = 10"}, "lb run config.toml "},
 		{"--ports unix:/run/app.sock --listen [::1]:8080 --yes", "config.toml: ok: listens on [::1]:8080, sends everything to pool app (1 backend, least_conn), metrics on 127.0.0.1:9901",
 			[]string{`backends = ["unix:/run/app.sock"]`}, "curl http://[::1]:8080/ "},
 	} {
@@ -169,7 +173,7 @@ func TestInitQuestions(t *testing.T) {
 		{name: "nothing known", typed: "\n\n\n\n\n\n", want: []string{`backends = ["127.0.0.1:3000-3003"]`, `#path = "/health"`}, asked: []string{"[3000-3003]: "}},
 		{name: "an app that says yes to all", typed: "\n\n\n\n\n\n", machine: machine, health: "/health", all: true, want: []string{`#path = "/health"`}},
 		{name: "answers", typed: "3100-3103, 3200\n:80\n/up\newma\nYES\n10.0.0.0/16\n", machine: machine,
-			want: []string{`backends = ["127.0.0.1:3100-3103", "127.0.0.1:3200"]`, `address = ":80"`, `path = "/up"`, `strategy = "ewma"`, `trusted_proxies = ["10.0.0.0/16"]`}},
+			want: []string{`backends = ["127.0.0.1:3100-3103", "127.0.0.1:3200"]`, `address = ":80"`, `path = "/up"`, `strategy = "ewma"`, `kind = "cookie"`, `trusted_proxies = ["10.0.0.0/16"]`}},
 		{name: "mistakes", typed: "everywhere\n3000\n99999999\n:80\nup\nnone\nbest\nrandom\nperhaps\nn\nalb\nnone\n", machine: machine,
 			want: []string{`backends = ["127.0.0.1:3000"]`, `strategy = "random"`, `#path = "/health"`}, asked: []string{"  yes or no?\n"}},
 	} {

@@ -36,9 +36,10 @@ func (a *choices) text() string {
 		path = "/health"
 	}
 	p("[pool.app.health]\n%s\n#interval = \"2s\"\n#fall = 3\n#rise = 2\n\n", key("path", strconv.Quote(path), a.health != ""))
-	if a.socketio && config.TableDoc("pool.NAME.affinity") != "" {
-		p("# Sessions of Socket.IO stay with the instance that they began with, long polling included: docs/socketio.md.\n")
-		p("[pool.app.affinity]\nsocketio = true\n\n")
+	if a.sticky || a.socketio {
+		p("# Clients that come back to their instance: docs/affinity.md. Sessions of Socket.IO always do: docs/socketio.md.\n[pool.app.affinity]\n")
+		p("%s\n", key("kind", `"cookie"`, a.sticky))
+		p("# After instances were added: so many percent of WebSockets a minute may move to them.\n#rebalance = 10\n\n")
 	}
 	p("# Where clients connect: \":80\" is port 80 on all addresses of this machine, \"127.0.0.1:8080\" is for this machine only.\n")
 	p("[listen.web]\naddress = %q\n\n", a.listen)
