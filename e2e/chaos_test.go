@@ -119,7 +119,7 @@ func TestChaos(t *testing.T) {
 	})
 	after := c.l.usage()
 	t.Logf("lb held %v, and holds %v", before, after)
-	if after.memory > before.memory+16 {
+	if after.memory > before.memory+24 {
 		t.Errorf("lb holds %v, before that %v", after, before)
 	}
 	c.l.stop(0)
