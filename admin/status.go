@@ -162,7 +162,8 @@ const (
 	Unchecked State = "unchecked" // waits for its first active check
 )
 
-func stateOf(b *upstream.Backend) State {
+// StateOf is the state of b.
+func StateOf(b *upstream.Backend) State {
 	life := b.Life()
 	switch {
 	case life.Wanted != upstream.In:
@@ -203,7 +204,7 @@ func PoolStatus(p *upstream.Pool, strategy string) Pool {
 func backendStatus(b *upstream.Backend, o upstream.Opinion, waiting int64) Backend {
 	load := b.Load()
 	out := Backend{
-		Name: b.Name, Address: b.Addr.String(), State: stateOf(b), Since: b.Since().UTC().Truncate(time.Millisecond), Weight: b.Weighs(),
+		Name: b.Name, Address: b.Addr.String(), State: StateOf(b), Since: b.Since().UTC().Truncate(time.Millisecond), Weight: b.Weighs(),
 		Inflight: load.Active() + load.Parked(), Parked: load.Parked(), Tunnels: load.Tunnels(), Sessions: b.Sessions(),
 		Limit: o.Limit, Slow: thousandths(o.Slow), Excess: thousandths(o.Excess),
 	}

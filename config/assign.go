@@ -16,7 +16,7 @@ func (k *Key) assign(r *reader, path string, v any, dst any) {
 		*a = backendAddress{path, v}
 		return
 	}
-	if written, ok := v.(string); ok {
+	if written, ok := v.(string); ok && k.kind != kindCommand {
 		s, err := expand(written, r.lookup)
 		if err != nil {
 			r.fault(path, "%s", err)
@@ -177,6 +177,9 @@ func (k *Key) number(r *reader, path string, v any, dst *int64) bool {
 
 // text reads the kinds that stay text.
 func (k *Key) text(r *reader, path string, v any, dst *string) {
+	if n, ok := v.(int64); ok && k.kind == kindAmount {
+		v = strconv.FormatInt(n, 10)
+	}
 	s, ok := v.(string)
 	if !ok {
 		k.mismatch(r, path, v)
@@ -219,6 +222,12 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 		s, err = parseMode(s)
 	case kindUser:
 		err = checkUser(s)
+	case kindCommand:
+		if len(s) > 4096 {
+			err = fmt.Errorf("the command has %d bytes, 4096 is the most: write a script, and its path here", len(s))
+		}
+	case kindAmount:
+		_, _, err = ParseAmount(s)
 	case kindText:
 		if len(s) > 1024 {
 			err = fmt.Errorf("%s has %d bytes, 1024 is the most", quote(s), len(s))

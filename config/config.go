@@ -103,6 +103,7 @@ type Pool struct {
 	Health          Health
 	Ejection        Ejection
 	Affinity        Affinity
+	Rollout         Rollout
 	Pos             Pos
 }
 

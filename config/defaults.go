@@ -26,6 +26,7 @@ func DefaultPool(name string) Pool {
 	setDefaults("pool.NAME.health", p.Health.fields())
 	setDefaults("pool.NAME.ejection", p.Ejection.fields())
 	setDefaults("pool.NAME.affinity", p.Affinity.fields())
+	setDefaults("pool.NAME.rollout", p.Rollout.fields())
 	return p
 }
 

@@ -48,6 +48,7 @@ func Diff(a, b *Config) (all []Difference) {
 			add(joinKey(table, "health"), was.Health.fields(), is.Health.fields())
 			add(joinKey(table, "ejection"), was.Ejection.fields(), is.Ejection.fields())
 			add(joinKey(table, "affinity"), was.Affinity.fields(), is.Affinity.fields())
+			add(joinKey(table, "rollout"), was.Rollout.fields(), is.Rollout.fields())
 		}
 	}
 	for i := range be.Routes {

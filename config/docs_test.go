@@ -106,6 +106,7 @@ func TestKeys(t *testing.T) {
 		"server": new(Server).fields(), "admin": new(Admin).fields(), "access_log": new(AccessLog).fields(),
 		"listen.NAME": new(Listen).fields(), "pool.NAME": new(Pool).fields(), "route.NAME": new(Route).fields(),
 		"pool.NAME.health": new(Health).fields(), "pool.NAME.ejection": new(Ejection).fields(), "pool.NAME.affinity": new(Affinity).fields(),
+		"pool.NAME.rollout": new(Rollout).fields(),
 	}
 	for _, k := range Keys() {
 		if k.Doc == "" || !strings.HasSuffix(k.Doc, ".") || strings.Contains(k.Doc, "|") {

@@ -88,6 +88,8 @@ const (
 	kindCookiePath
 	kindCookieDomain
 	kindSecrets
+	kindCommand
+	kindAmount
 )
 
 // kinds gives each kind its name in the documentation and the words of a type mismatch, of which %s is an example.
@@ -120,6 +122,8 @@ var kinds = [...]struct{ name, wants string }{
 	kindCookiePath:   {"path", `a path such as "/"`},
 	kindCookieDomain: {"domain", `a domain such as "example.com"`},
 	kindSecrets:      {"list of texts", `a list of texts such as ["${LB_KEY}"]`},
+	kindCommand:      {"command", `a command such as "pm2 restart app-{port}"`},
+	kindAmount:       {`whole number or share such as "25%"`, `a whole number such as 1, or a share such as "25%"`},
 }
 
 const (
@@ -267,6 +271,28 @@ var keys = []Key{
 		Doc: `How long a draining backend goes on serving the clients it has. It gets no new ones.`},
 	{Table: "pool.NAME.affinity", Name: "rebalance", kind: kindInt, Default: `"off"`, min: 1, max: 100, words: []string{"off"},
 		Doc: `How many of its WebSockets a backend that has more than its share may lose in a minute, in percent, so that their clients connect to the others.`},
+	{Table: "pool.NAME.rollout", Name: "exec", kind: kindCommand, Default: `""`, Else: "given by `--exec`",
+		Doc: "The command that restarts one instance, run by `sh`. `{port}`, `{host}`, `{address}`, `{name}`, `{index}` and `{pool}` are filled in. Dollar signs are the shell's here, not of lb's environment variables."},
+	{Table: "pool.NAME.rollout", Name: "wait", kind: kindDuration, Default: `"30s"`, min: 0, max: 24 * hour,
+		Doc: `How long an instance that was taken out may take to finish what it has. What is left then meets the restart.`},
+	{Table: "pool.NAME.rollout", Name: "timeout", kind: kindDuration, Default: `"2m"`, min: ms, max: 24 * hour,
+		Doc: `How long the command may take. Then it is killed, with all that it started, and the instance is bad.`},
+	{Table: "pool.NAME.rollout", Name: "start_timeout", kind: kindDuration, Default: `"1m"`, min: ms, max: 24 * hour,
+		Doc: `How long the instance may take after the command to pass its checks.`},
+	{Table: "pool.NAME.rollout", Name: "warmup", kind: kindDuration, Default: `"auto"`, Else: "the pool's slow_start", min: ms, max: 24 * hour, words: []string{"auto", "off"}, off: -1,
+		Doc: `How long an instance that is back is given, and watched, before it is the next one's turn.`},
+	{Table: "pool.NAME.rollout", Name: "max_unavailable", kind: kindAmount, Default: "1",
+		Doc: `How many instances may be out at a time. A share is of all instances, rounded down, and at least one. The last one that is ready is never taken out.`},
+	{Table: "pool.NAME.rollout", Name: "canary", kind: kindInt, Default: "0", min: 0, max: 1000,
+		Doc: `After so many instances the rollout watches how they do beside the others, before it goes on. 0: it does not.`},
+	{Table: "pool.NAME.rollout", Name: "watch", kind: kindDuration, Default: `"1m"`, min: sec, max: 24 * hour,
+		Doc: `For how long it watches.`},
+	{Table: "pool.NAME.rollout", Name: "canary_errors", kind: kindInt, Default: "1", min: 0, max: 100,
+		Doc: `By how many percentage points the canary's share of errors may be above that of the others.`},
+	{Table: "pool.NAME.rollout", Name: "canary_slower", kind: kindInt, Default: "50", min: 0, max: 10_000,
+		Doc: `By how many percent, and by 10ms at least, the canary's p95 may be above that of the others.`},
+	{Table: "pool.NAME.rollout", Name: "in_place", kind: kindBool, Default: "false",
+		Doc: `Whether the command changes the instance without another process taking its port, as a reload does. Otherwise an instance only passes when the process from before has gone, as far as lb can see it.`},
 
 	{Table: "admin", Name: "address", kind: kindAddress, Default: `"127.0.0.1:9901"`, words: []string{"off"},
 		Doc: `Where ` + "`/metrics`" + ` for Prometheus and ` + "`/-/healthy`, `/-/ready`" + ` are served. Keep it away from the internet.`},

@@ -110,6 +110,7 @@ hold = "9s"
 hold_requests = 10
 hold_bytes = "1MiB"
 slow_start = "off"
+rollout = { exec = "a $b ${C} {port}", wait = "0s", timeout = "14s", start_timeout = "15s", warmup = "off", max_unavailable = "${SHARE:-30%}", canary = 1, watch = "16s", canary_errors = 2, canary_slower = 60, in_place = true }
 [pool.app.health]
 path = "/health?full=1"
 method = "HEAD"
@@ -148,8 +149,8 @@ pool = "app"
 		t.Fatal(err)
 	}
 	api := DefaultPool("api")
-	api.Backends = []Backend{{"unix:/run/api.sock", "api-1", 1, 0, Pos{66, 13}}}
-	api.Reuse, api.Pos = false, Pos{65, 1}
+	api.Backends = []Backend{{"unix:/run/api.sock", "api-1", 1, 0, Pos{67, 13}}}
+	api.Reuse, api.Pos = false, Pos{66, 1}
 	api.Health.Kind, api.Ejection.Faults, api.QueueLen = "off", 0, 7
 	api.Affinity = Affinity{
 		"cookie", "n", "/p", "d.example", time.Hour, "always", "strict", Secrets{"x123456789abcdef0123456789abcdef"}, "",
@@ -175,9 +176,10 @@ pool = "app"
 				map[string]string{"X-Check": "lb", "Authorization": "Bearer x"}, []StatusRange{{204, 204}, {200, 202}}, "",
 				3 * time.Second, 100 * time.Millisecond, 4 * time.Second, 5 * time.Second, 4, 5, 0,
 			},
-			Ejection{6, 70, 11 * time.Second, 12 * time.Second, 13 * time.Second}, DefaultPool("").Affinity, Pos{24, 1},
+			Ejection{6, 70, 11 * time.Second, 12 * time.Second, 13 * time.Second}, DefaultPool("").Affinity,
+			Rollout{"a $b ${C} {port}", 0, 14 * time.Second, 15 * time.Second, -1, "30%", 1, 16 * time.Second, 2, 60, true}, Pos{24, 1},
 		}, api},
-		Routes: []Route{{"api", "api.example.com", "/v1", "api", Pos{72, 1}}, {"rest", "", "/", "app", Pos{76, 1}}},
+		Routes: []Route{{"api", "api.example.com", "/v1", "api", Pos{73, 1}}, {"rest", "", "/", "app", Pos{77, 1}}},
 	}
 	if d := cmp.Diff(want, c, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("-want +got:\n%s", d)
@@ -220,6 +222,8 @@ func TestLimits(t *testing.T) {
 					line += "out = \"10ms\"\n"
 				}
 				text += "[pool.app.ejection]\n" + line
+			case "pool.NAME.rollout":
+				text += "[pool.app.rollout]\n" + line
 			case "server":
 				text += "[server]\n" + line
 			default:
@@ -278,7 +282,7 @@ func TestNotText(t *testing.T) {
 		"# \x01\n# \x02 \x03\n":            "f:1:3: the control character 0x01 cannot be in a file: remove it\nf:2:3: the control character 0x02 cannot be in a file: remove it",
 		"a = 1\rb = 2\n":                   "f:1:6: a carriage return inside a line: end lines with a line feed",
 		"\xef\xbb\xbf[poool.a]\r\n\r\nx=1": "f:1:1: poool: unknown table, did you mean \"pool\"?",
-		"#é日\n[pool.\"é日\"]\nx = 1\n":      "f:2:1: pool.\"é日\": a name is made of letters a-z, digits, \"_\", \"-\" and \".\"\nf:3:1: pool.\"é日\".x: unknown key; the keys here are backends, strategy, hash, hash_bound, connect_timeout, response_timeout, read_timeout, tunnel_idle, max_idle, idle_timeout, reuse, retries, max_inflight, retry_budget, try_timeout, queue, queue_timeout, hold, hold_requests, hold_bytes, slow_start, health, ejection, affinity",
+		"#é日\n[pool.\"é日\"]\nx = 1\n":      "f:2:1: pool.\"é日\": a name is made of letters a-z, digits, \"_\", \"-\" and \".\"\nf:3:1: pool.\"é日\".x: unknown key; the keys here are backends, strategy, hash, hash_bound, connect_timeout, response_timeout, read_timeout, tunnel_idle, max_idle, idle_timeout, reuse, retries, max_inflight, retry_budget, try_timeout, queue, queue_timeout, hold, hold_requests, hold_bytes, slow_start, health, ejection, affinity, rollout",
 	} {
 		if got := verdict(in); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", in, got, want)

@@ -122,6 +122,7 @@ func (r *reader) config(c *Config, tree map[string]any) {
 				r.sub("pool.NAME", path, "health", m, p.Health.fields())
 				r.sub("pool.NAME", path, "ejection", m, p.Ejection.fields())
 				r.sub("pool.NAME", path, "affinity", m, p.Affinity.fields())
+				r.sub("pool.NAME", path, "rollout", m, p.Rollout.fields())
 				r.table("pool.NAME", path, m, p.fields())
 				p.capBackends()
 				c.Pools = append(c.Pools, p)
@@ -239,7 +240,7 @@ func checkTableName(name string) string {
 }
 
 // subs are the tables that stand in others, by the table that they stand in.
-var subs = map[string][]string{"pool.NAME": {"health", "ejection", "affinity"}}
+var subs = map[string][]string{"pool.NAME": {"health", "ejection", "affinity", "rollout"}}
 
 // sub reads the table of the given name in m, which is the one at path, and takes it out of m.
 func (r *reader) sub(table, path, name string, m, fields map[string]any) {

@@ -25,6 +25,7 @@ var aliases = map[string]string{
 	"max_fails": "faults fall", "fail_timeout": "out window", "errors": "faults", "consecutive": "faults", "base_ejection_time": "out", "max_ejection_time": "max_out", "ratio": "share", "percent": "share",
 	"slowstart": "slow_start", "warmup": "slow_start", "max_queue": "queue", "maxqueue": "queue", "max_pending": "queue", "pause": "hold", "per_try_timeout": "try_timeout",
 	"max_clients": "max_connections", "worker_connections": "max_connections", "limit_conn": "max_connections_per_client", "drain_delay": "stop_pause", "pre_stop": "stop_pause",
+	"deploy": "rollout", "rolling": "rollout", "command": "exec", "cmd": "exec", "restart": "exec", "hook": "exec", "max_surge": "max_unavailable", "batch": "max_unavailable",
 	"domain": "host", "hostname": "host", "server_name": "host", "prefix": "path", "location": "path route", "path_prefix": "path",
 	"backend": "pool", "service": "pool", "services": "pool", "cluster": "pool", "clusters": "pool", "shutdown_timeout": "grace", "file": "path", "output": "path", "websocket_timeout": "tunnel_idle",
 	"frontend": "listen", "listener": "listen", "entrypoint": "listen", "entrypoints": "listen", "http": "listen", "log": "access_log", "logging": "access_log",

@@ -12,6 +12,7 @@ var tables = map[string]string{
 	"pool.NAME.health":   `How backends are asked whether they are well. Without it, lb connects to each every 2 seconds.`,
 	"pool.NAME.ejection": `When a backend is left out because requests to it failed, and for how long.`,
 	"pool.NAME.affinity": `How clients are kept with the backend that they began with. Sessions of Socket.IO are without any of this.`,
+	"pool.NAME.rollout":  `How "lb rollout NAME" restarts the instances of the pool one after the other. It is read by that command.`,
 	"admin":              `Metrics, status and health of lb itself.`,
 	"access_log":         `A line for each request.`,
 	"server":             `The process, and what clients may do.`,

@@ -108,7 +108,7 @@ func TestSlowProbe(t *testing.T) {
 			}
 			time.Sleep(2 * sec) // as the timeout would
 			running--
-			return errTimeout
+			return ErrTimeout
 		}
 		l.mu.Unlock()
 		l.count("b")
@@ -303,7 +303,7 @@ func TestStarved(t *testing.T) {
 		l.says["a"] = func() error {
 			if n++; n%2 == 1 {
 				time.Sleep(10 * sec) // the timer said 2 s
-				return errTimeout
+				return ErrTimeout
 			}
 			return nil
 		}

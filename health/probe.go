@@ -127,7 +127,7 @@ func (c *Check) judge(resp *http.Response) error {
 // cause is the part of a network error that people want to read, without addresses that are known anyway.
 func cause(err error) error {
 	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
-		return errTimeout
+		return ErrTimeout
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		if sys := errors.Unwrap(op.Err); sys != nil {
@@ -144,7 +144,8 @@ func cause(err error) error {
 	return err
 }
 
-var errTimeout = errors.New("timed out")
+// ErrTimeout is a Probe's error when nothing came in time.
+var ErrTimeout = errors.New("timed out")
 
 // run asks once, within timeout.
 func (p Probe) run(ctx context.Context, a upstream.Addr, timeout time.Duration) error {

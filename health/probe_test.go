@@ -166,7 +166,7 @@ func TestProbeTimeout(t *testing.T) {
 	}
 	defer ln.Close()
 	c := Check{Kind: HTTP}.complete()
-	if err := c.probe().run(t.Context(), addr(t, ln.Addr().String()), 20*time.Millisecond); !errors.Is(err, errTimeout) {
+	if err := c.probe().run(t.Context(), addr(t, ln.Addr().String()), 20*time.Millisecond); !errors.Is(err, ErrTimeout) {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

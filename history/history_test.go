@@ -148,7 +148,7 @@ func TestSamples(t *testing.T) {
 func TestUnservedRequestsCount(t *testing.T) {
 	l := newLab(t, spec("a", 3000))
 	l.serve(3, time.Millisecond, 200)
-	l.pool.Fail(false) // nobody was there to ask
+	l.pool.Fail(0, false) // nobody was there to ask
 	l.tick()
 	if p := l.last(""); p.Requests != 4 || p.Ended != 4 || p.Errors != 1 {
 		t.Errorf("%+v", p)

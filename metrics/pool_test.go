@@ -72,8 +72,8 @@ func TestPool(t *testing.T) {
 	for i := range 5 {
 		a.Checked(i > 1)
 	}
-	p.Fail(true)
-	p.Fail(false)
+	p.Fail(0, true)
+	p.Fail(0, false)
 	check("back", map[string]float64{"lb_pool_fail_open pool=app": 0, "lb_backend_returns_total" + backend: 1,
 		"lb_backend_health_checks_total" + backend + " result=success": 3, "lb_backend_health_checks_total" + backend + " result=failure": 2,
 		"lb_pool_failed_requests_total pool=app": 2, "lb_pool_requests_total pool=app": 2, // one was answered, one nobody was asked for

@@ -135,7 +135,7 @@ func (x *exchange) release() {
 		x.dropBackend()
 		c.stats().answers[InternalError].Inc()
 		if x.route != nil {
-			x.route.Pool.Fail(x.tries > 0)
+			x.route.Pool.Fail(int(InternalError), x.tries > 0)
 		}
 		c.x = nil
 		c.abort()
@@ -343,7 +343,7 @@ func (x *exchange) refuse(f failure) {
 	x.c.stats().answers[f.reason].Inc()
 	// A 5xx of the application counts as one, also when it breaks off.
 	if x.route != nil && !f.reason.clients() && !(x.answered && x.status >= 500) {
-		x.route.Pool.Fail(x.tries > 0)
+		x.route.Pool.Fail(int(f.reason), x.tries > 0)
 	}
 	if x.answered {
 		x.cut = true

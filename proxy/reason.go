@@ -70,6 +70,8 @@ var answers = [reasons]struct {
 // Reasons is the number of reasons, None included.
 const Reasons = int(reasons)
 
+const _ = uint(upstream.FailureKinds - Reasons) // does not compile when there are more than a pool can count
+
 // String is the reason's code: "" for None, else snake case.
 func (r Reason) String() string { return answers[r].code }
 

@@ -26,8 +26,9 @@ func TestEveryKeyArrives(t *testing.T) {
 	var p config.Pool
 	fill(reflect.ValueOf(&p).Elem())
 	// Names, Hash: see TestPlan. MaxInflight is in each backend already. Health, Ejection: see TestChecks. Affinity, HashBound: see TestAffinityOptions.
+	// Rollout is for `lb rollout`, which reads the file itself.
 	set := poolSettings(&p)
-	arrived(t, reflect.ValueOf(p), reflect.ValueOf(*set), "Name", "Backends", "Strategy", "Hash", "HashBound", "MaxInflight", "RetryBudget", "Health", "Ejection", "Affinity", "Pos")
+	arrived(t, reflect.ValueOf(p), reflect.ValueOf(*set), "Name", "Backends", "Strategy", "Hash", "HashBound", "MaxInflight", "RetryBudget", "Health", "Ejection", "Affinity", "Rollout", "Pos")
 	if want := float64(p.RetryBudget) / 100; set.RetryShare != want {
 		t.Errorf("retry share: %v, want %v", set.RetryShare, want)
 	}

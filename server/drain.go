@@ -74,6 +74,7 @@ func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (
 		if !now {
 			s.recheck(p, b)
 		}
+		s.rollouts.forget(b.Live)
 		p.SetWanted(b, upstream.In)
 		s.note(ctx, b, "taken back", "told to")
 	}
@@ -112,6 +113,9 @@ func (s *Server) note(ctx context.Context, b *upstream.Backend, what, why string
 	}
 	if by != "" {
 		attrs = append(attrs, "by", by)
+	}
+	if why != "" && why != "told to" {
+		attrs = append(attrs, "why", why)
 	}
 	s.log.Info("backend "+what, attrs...)
 }

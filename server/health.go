@@ -150,6 +150,12 @@ func (s *Server) poolStatus(p *pool) admin.Pool {
 	for i := range out.Backends {
 		if b := found[out.Backends[i].Name]; b != nil {
 			out.Backends[i].Health = backendHealth(m.Status(b))
+			if b.Life().Wanted == upstream.Draining {
+				out.Backends[i].Why = "" // it is not what the last check said
+			}
+			if why := s.rollouts.whyOut(b.Live); why != "" {
+				out.Backends[i].Why = why
+			}
 		}
 	}
 	return out
@@ -160,6 +166,7 @@ func (s *Server) addReasons(p *admin.Pool) {
 	for i := range p.Backends {
 		b := &p.Backends[i]
 		switch {
+		case b.State == admin.Draining && b.Why != "": // a rollout's doing
 		case b.State == admin.Draining:
 			if e := s.checks.events.last(p.Name, b.Name, "draining"); e != nil {
 				if b.Why = e.Why; e.By != "" {

@@ -23,10 +23,11 @@ var mayImport = map[string][]string{
 	"admin":    {"history", "upstream"},
 	"health":   {"upstream"},
 	"history":  {"upstream"},
+	"rollout":  {"admin"},
 	"proxy":    {"loop", "http1", "affinity", "route", "upstream", "accesslog"},
 
 	"server": {"accesslog", "admin", "affinity", "config", "health", "history", "loop", "metrics", "proxy", "route", "strategy", "upstream"},
-	"cmd/lb": {"", "admin", "config", "server"}, // "" is the root, which embeds config.toml
+	"cmd/lb": {"", "admin", "config", "rollout", "server"}, // "" is the root, which embeds config.toml
 	"":       {},
 }
 

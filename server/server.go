@@ -93,6 +93,7 @@ type Server struct {
 
 	deviations deviations // from the configuration
 	checks     checks
+	rollouts   rollouts
 	keeping    sync.Map // *upstream.Live of the backends that drain and keep their sessions
 	history    *history.Recorder
 	live       *admin.Live
@@ -211,6 +212,9 @@ func (s *Server) private() http.Handler {
 	mux.Handle("/", admin.Control(s.sources(), s.actions()))
 	mux.Handle("POST /reload", admin.Reload(s.verdict))
 	mux.Handle("POST /upgrade", admin.Upgrade(s.Upgrade, admin.IsOwner))
+	rollouts := s.rolloutActions().Handler()
+	mux.Handle("/rollouts", rollouts)
+	mux.Handle("/rollouts/", rollouts)
 	return mux
 }
 

@@ -63,12 +63,10 @@ type Pool struct {
 	mu    sync.Mutex // held by those who make the next snapshot; taken before queue.mu and a Live's
 	build Build
 
-	_     [64]byte // those who wait do not slow down those who do not
-	queue queue
-	retry budget
-
-	failed   atomic.Uint64 // see Fail
-	unserved atomic.Uint64
+	_      [64]byte // those who wait do not slow down those who do not
+	queue  queue
+	retry  budget
+	failed failures
 }
 
 // Snapshot is a pool at one moment. Nothing in it changes.

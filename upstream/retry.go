@@ -60,26 +60,11 @@ func (p *Pool) RetriesRefused() uint64 { return p.retry.refused.Load() }
 func (p *Pool) Requests() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock() // so that who leaves now is counted once
-	n := p.unserved.Load() + p.retry.left()
+	n := p.failed.unserved.Load() + p.retry.left()
 	for _, b := range p.snap.Load().All {
 		n += b.begun()
 	}
 	return n
-}
-
-// Fail counts a request that the application did not answer, or not to the end, for a reason that is not its client's.
-// tried says whether a backend was asked.
-func (p *Pool) Fail(tried bool) {
-	p.failed.Add(1)
-	if !tried {
-		p.unserved.Add(1)
-	}
-}
-
-// Failed is how many requests Fail was called for, and how many of them no backend was asked for.
-func (p *Pool) Failed() (all, unserved uint64) {
-	unserved = p.unserved.Load() // first, so that it is never more than all
-	return p.failed.Load(), unserved
 }
 
 // begun is the number of requests that went to the backend first.

@@ -61,8 +61,8 @@ func TestRequestsOnlyGrow(t *testing.T) {
 	}
 	send(false)
 	send(true) // the same request, at b
-	p.Fail(true)
-	p.Fail(false)
+	p.Fail(3, true)
+	p.Fail(FailureKinds, false)
 	check := func(requests, failed, unserved uint64) {
 		t.Helper()
 		if n := p.Requests(); n != requests {

@@ -17,6 +17,8 @@ const (
 	exitSome    = 6
 	exitUnknown = 7
 	exitRestart = 8
+	exitBad     = 9
+	exitStopped = 10
 	exitUsage   = 64 // EX_USAGE of BSD's sysexits.h
 )
 
@@ -34,6 +36,8 @@ var exitCodes = []struct {
 	{exitSome, "lb status: a backend is not ready, and every pool has one that is"},
 	{exitUnknown, "there is no such pool or backend"},
 	{exitRestart, "lb upgrade: the lb that runs cannot be upgraded and has to be restarted"},
+	{exitBad, "lb rollout: a backend is bad, and was left out of use; the others are in use"},
+	{exitStopped, "lb rollout: it was interrupted, or could not go on; nothing is left out of use for good"},
 	{exitUsage, "the command line is wrong"},
 }
 

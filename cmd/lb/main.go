@@ -53,7 +53,7 @@ With these in config.toml, "lb run" takes requests on port 8080.`,
 	}
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)
-	root.AddCommand(runCommand(w), checkCommand(w), reloadCommand(w), upgradeCommand(w), drainCommand(w), readyCommand(w), demoCommand(w), versionCommand(w), exitCodesTopic())
+	root.AddCommand(runCommand(w), checkCommand(w), reloadCommand(w), upgradeCommand(w), drainCommand(w), readyCommand(w), rolloutCommand(w), demoCommand(w), versionCommand(w), exitCodesTopic())
 	root.AddCommand(statusCommand(w), topCommand(w), explainCommand(w), weightCommand(w), addCommand(w), removeCommand(w))
 	root.AddCommand(initCommand(w), completionCommand(w), manCommand(w))
 	for _, c := range root.Commands() {

@@ -1,0 +1,564 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"lb/admin"
+	"lb/config"
+	"lb/health"
+	"lb/proxy"
+	"lb/upstream"
+)
+
+// rollouts is who restarts the backends of which pool, and what they have taken out. A backend stays in out for as long
+// as it is not wanted in, also when its rollout is over: so the next one knows whose doing that was.
+type rollouts struct {
+	mu  sync.Mutex
+	all []*rollout                  // guarded by mu: those that run
+	out map[*upstream.Live]*outside // guarded by mu
+}
+
+// rollout is one that runs.
+type rollout struct {
+	admin.Rollout
+	tally *tally
+	end   context.CancelFunc
+	ended chan struct{} // closed when all is put back
+}
+
+// outside is a backend that a rollout has taken out.
+type outside struct {
+	by  *rollout // nil: it is over
+	how string   // an admin.Out...
+	why string   // it is bad
+}
+
+// rolloutActions is what the admin server may ask of rollouts.
+func (s *Server) rolloutActions() admin.Rollouts {
+	return admin.Rollouts{
+		Hold: s.holdRollout, List: s.listRollouts, View: s.viewRollout, Drain: s.rolloutDrain, Restart: s.rolloutRestart,
+		Check: s.rolloutCheck, Ready: s.rolloutReady, Bad: s.rolloutBad, End: s.rolloutEnd,
+	}
+}
+
+// holdRollout is a rollout from its beginning to its end. What it leaves out at that is put back, but for what it
+// declared bad: whoever carried it out may have been killed in the middle. A stop of lb puts nothing back: it would send
+// the last requests to instances that restart.
+func (s *Server) holdRollout(ctx context.Context, o admin.RolloutOrder, begun func(admin.Rollout)) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	r, err := s.beginRollout(o, end)
+	if err != nil {
+		return err
+	}
+	defer close(r.ended)
+	begun(r.Rollout)
+	select {
+	case <-ctx.Done():
+		s.endRollout(ctx, r)
+	case <-s.gone:
+		s.dropRollout(r)
+	}
+	return nil
+}
+
+func (s *Server) beginRollout(o admin.RolloutOrder, end context.CancelFunc) (*rollout, error) {
+	if s.state.Load() != running {
+		return nil, fmt.Errorf("lb is %s: %w", stateNames[s.state.Load()], admin.ErrNotNow)
+	}
+	p, err := s.findPool(o.Pool)
+	if err != nil {
+		return nil, err
+	}
+	var id [6]byte
+	rand.Read(id[:])
+	r := &rollout{end: end, ended: make(chan struct{}), Rollout: admin.Rollout{
+		ID: hex.EncodeToString(id[:]), Pool: p.Name, Who: o.Who, Since: time.Now().UTC().Truncate(time.Millisecond),
+	}}
+	ro := &s.rollouts
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, other := range ro.all {
+		if other.Pool == r.Pool {
+			return nil, fmt.Errorf("%w: by %s, since %s", admin.ErrRolloutRuns, nobody(other.Who), other.Since.Local().Format(time.TimeOnly))
+		}
+	}
+	ro.sweep()
+	r.tally = newTally(p.Pool)
+	ro.all = append(ro.all, r)
+	s.rolloutEvent(r, "rollout begins")
+	for _, b := range p.Snapshot().All {
+		if how := o.Out[b.Name]; how != "" { // lb was restarted, and it goes on
+			ro.take(b, &outside{by: r, how: how})
+			p.SetWanted(b, upstream.Draining)
+			s.letGo(b, time.Second, 0)
+		}
+	}
+	return r, nil
+}
+
+func (s *Server) rolloutEvent(r *rollout, what string) {
+	s.checks.events.put(admin.Event{Time: time.Now(), Pool: r.Pool, Event: what, By: r.Who})
+	s.log.Info(what, "pool", r.Pool, "id", r.ID, "by", nobody(r.Who))
+}
+
+func nobody(who string) string {
+	if who == "" {
+		return "somebody"
+	}
+	return who
+}
+
+// sweep forgets what was taken back or left its pool. The caller holds mu.
+func (ro *rollouts) sweep() {
+	for l := range ro.out {
+		if l.Life().Wanted != upstream.Draining {
+			delete(ro.out, l)
+		}
+	}
+}
+
+// take notes what is done with b. The caller holds mu.
+func (ro *rollouts) take(b *upstream.Backend, o *outside) {
+	if ro.out == nil {
+		ro.out = map[*upstream.Live]*outside{}
+	}
+	ro.out[b.Live] = o
+}
+
+// whyOut says that a rollout has l out, and why.
+func (ro *rollouts) whyOut(l *upstream.Live) string {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	o := ro.out[l]
+	switch {
+	case o == nil || l.Life().Wanted != upstream.Draining:
+		return ""
+	case o.how == admin.OutBad:
+		return "left out by a rollout: " + o.why
+	case o.how == admin.OutRestarting:
+		return "a rollout restarts it"
+	}
+	return "a rollout takes it out"
+}
+
+// forget is for a backend that somebody took back.
+func (ro *rollouts) forget(l *upstream.Live) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	delete(ro.out, l)
+}
+
+// dropRollout ends r and leaves everything as it is.
+func (s *Server) dropRollout(r *rollout) (left []*upstream.Live) {
+	ro := &s.rollouts
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.all = slices.DeleteFunc(ro.all, func(o *rollout) bool { return o == r })
+	for l, o := range ro.out {
+		if o.by == r {
+			o.by = nil
+			left = append(left, l)
+		}
+	}
+	return left
+}
+
+// endRollout ends r and puts back what it has out. What it was about to restart comes back when it passes its checks:
+// nobody knows how far that went.
+func (s *Server) endRollout(ctx context.Context, r *rollout) {
+	left := s.dropRollout(r)
+	s.rolloutEvent(r, "rollout is over")
+	p := s.pool(r.Pool)
+	if p == nil {
+		return
+	}
+	for _, b := range p.Snapshot().All {
+		if !slices.Contains(left, b.Live) || b.Life().Wanted != upstream.Draining {
+			continue
+		}
+		s.rollouts.mu.Lock()
+		o := s.rollouts.out[b.Live]
+		how := o.how
+		if how != admin.OutBad {
+			delete(s.rollouts.out, b.Live)
+		}
+		s.rollouts.mu.Unlock()
+		switch how {
+		case admin.OutDraining:
+			p.SetWanted(b, upstream.In)
+			s.note(ctx, b, "put back", "its rollout was interrupted")
+		case admin.OutRestarting:
+			s.recheck(p, b)
+			p.SetWanted(b, upstream.In)
+			s.note(ctx, b, "put back", "its rollout was interrupted while it was being restarted: its check has to pass first")
+		}
+	}
+}
+
+func (s *Server) listRollouts() []admin.Rollout {
+	s.rollouts.mu.Lock()
+	defer s.rollouts.mu.Unlock()
+	all := []admin.Rollout{}
+	for _, r := range s.rollouts.all {
+		all = append(all, r.Rollout)
+	}
+	return all
+}
+
+// runningRollout is the one of that ID, and its pool.
+func (s *Server) runningRollout(id string) (*rollout, *pool, error) {
+	s.rollouts.mu.Lock()
+	i := slices.IndexFunc(s.rollouts.all, func(r *rollout) bool { return r.ID == id })
+	var r *rollout
+	if i >= 0 {
+		r = s.rollouts.all[i]
+	}
+	s.rollouts.mu.Unlock()
+	if r == nil {
+		return nil, nil, admin.ErrRolloutOver
+	}
+	p, err := s.findPool(r.Pool)
+	return r, p, err
+}
+
+// step finds what an order of a rollout is about.
+func (s *Server) step(id, backend string) (*rollout, *pool, *upstream.Backend, error) {
+	r, _, err := s.runningRollout(id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, b, err := s.find(r.Pool, backend)
+	return r, p, b, err
+}
+
+// rolloutPace is how long apart the clients of tunnels are told to connect again: a hundred a second come back.
+const rolloutPace = 10 * time.Millisecond
+
+func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.RolloutDrained, err error) {
+	r, p, b, err := s.step(id, backend)
+	if err != nil {
+		return d, err
+	}
+	if err := s.takeOut(r, p, b); err != nil {
+		return d, err
+	}
+	begin, tunnels := time.Now(), b.Tunnels()
+	over, sessions := time.Duration(tunnels)*rolloutPace, p.Snapshot().Settings.DrainSessions
+	if at, ok := ctx.Deadline(); ok {
+		left := max(0, time.Until(at))
+		over, sessions = min(over, left/2), min(sessions, left*3/4) // and time for them to go
+	}
+	s.note(ctx, b, "draining", "rollout")
+	s.letGo(b, over, sessions)
+	err = p.Drain(ctx, b)
+	if errors.Is(err, upstream.ErrTakenBack) {
+		return d, admin.ErrTakenBack
+	}
+	d.Drained = admin.Drained{
+		Pool: p.Name, Backend: b.Name, Empty: err == nil, Requests: b.Inflight(), Tunnels: b.Tunnels(),
+		Others: len(p.Snapshot().Ready), Took: time.Since(begin),
+	}
+	d.Moved = max(0, tunnels-d.Tunnels)
+	return d, nil
+}
+
+// takeOut makes b one that r has out. It never takes the last one that is ready.
+func (s *Server) takeOut(r *rollout, p *pool, b *upstream.Backend) error {
+	ro := &s.rollouts
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	wanted, was := b.Life().Wanted, ro.out[b.Live]
+	switch {
+	case wanted == upstream.Draining && was == nil:
+		return fmt.Errorf("%w: somebody else has", admin.ErrNotOut)
+	case wanted == upstream.In && !othersReady(p, b):
+		return admin.ErrLastReady
+	}
+	ro.take(b, &outside{by: r, how: admin.OutDraining})
+	if wanted == upstream.In {
+		p.StartDraining(b)
+	}
+	return nil
+}
+
+func othersReady(p *pool, b *upstream.Backend) bool {
+	snap := p.Snapshot()
+	return !snap.Panic && slices.ContainsFunc(snap.Ready, func(o *upstream.Backend) bool { return o.Live != b.Live })
+}
+
+// outBy gives what r has out, with mu held until done is called.
+func (s *Server) outBy(r *rollout, b *upstream.Backend) (o *outside, done func(), err error) {
+	s.rollouts.mu.Lock()
+	o = s.rollouts.out[b.Live]
+	if o == nil || o.by != r || b.Life().Wanted != upstream.Draining {
+		s.rollouts.mu.Unlock()
+		return nil, nil, fmt.Errorf("%s: %w: a reload gave it another address, or somebody took it back", b.Name, admin.ErrNotOut)
+	}
+	return o, s.rollouts.mu.Unlock, nil
+}
+
+func (s *Server) rolloutRestart(id, backend string) (before string, err error) {
+	r, p, b, err := s.step(id, backend)
+	if err != nil {
+		return "", err
+	}
+	at := processAt(b.Addr).String()
+	o, done, err := s.outBy(r, b)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	o.how = admin.OutRestarting
+	p.EndSessions(b) // it may have been given less time than those have
+	s.proxy.Forget([]*upstream.Backend{b})
+	return at, nil
+}
+
+func (s *Server) rolloutCheck(ctx context.Context, id, backend, before string) (c admin.RolloutChecked, err error) {
+	r, p, b, err := s.step(id, backend)
+	if err != nil {
+		return c, err
+	}
+	still := func() bool {
+		_, done, err := s.outBy(r, b)
+		if err != nil {
+			return false
+		}
+		done()
+		return true
+	}
+	c = s.awaitWell(ctx, p, b, parseProcess(before), still)
+	if !c.Passed && !still() {
+		_, _, err = s.outBy(r, b)
+	}
+	return c, err
+}
+
+func (s *Server) rolloutReady(ctx context.Context, id, backend string) error {
+	r, p, b, err := s.step(id, backend)
+	if err != nil {
+		return err
+	}
+	_, done, err := s.outBy(r, b)
+	if err != nil {
+		return err
+	}
+	delete(s.rollouts.out, b.Live)
+	p.SetWanted(b, upstream.In)
+	done()
+	s.note(ctx, b, "put back", "rollout")
+	return nil
+}
+
+func (s *Server) rolloutBad(ctx context.Context, id, backend, why string) error {
+	r, _, b, err := s.step(id, backend)
+	if err != nil {
+		return err
+	}
+	o, done, err := s.outBy(r, b)
+	if err != nil {
+		return err
+	}
+	o.how, o.why = admin.OutBad, why
+	done()
+	s.note(ctx, b, "left out", why)
+	return nil
+}
+
+func (s *Server) rolloutEnd(ctx context.Context, id string) error {
+	r, _, err := s.runningRollout(id)
+	if r == nil {
+		return err
+	}
+	r.end()
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// checkPace is between checks of a backend that has just been started, until the first one passes.
+const checkPace = 250 * time.Millisecond
+
+// awaitWell waits until b passes its checks as often in a row as its pool asks for, all of them while the process from
+// before has gone, and is not ejected. It ends when ctx does, or b is not to be waited for any more.
+func (s *Server) awaitWell(ctx context.Context, p *pool, b *upstream.Backend, before process, still func() bool) (c admin.RolloutChecked) {
+	begin := time.Now()
+	defer func() { c.Took = time.Since(begin) }()
+	for {
+		m, set := s.monitor(p)
+		if m == nil || !still() {
+			return c
+		}
+		err := m.Ask(ctx, b)
+		if at, ok := ctx.Deadline(); ctx.Err() != nil || ok && !time.Now().Before(at) {
+			return c // what the last one said may be that there was no time
+		}
+		c.Same = before.stillAt(b.Addr)
+		if c.Listen == 0 && !c.Same && !refused(err) {
+			c.Listen = time.Since(begin)
+		}
+		pace := min(checkPace, set.Changing)
+		switch {
+		case err != nil:
+			c.Checks, c.Said = 0, err.Error()
+		case c.Same:
+			c.Checks, c.Said = 0, "the process from before still listens"
+		default:
+			c.Checks, c.Said, pace = c.Checks+1, "", set.Changing
+		}
+		if c.Checks >= set.Rise {
+			if b.Life().Ejected.IsZero() {
+				if b.Life().Probed == upstream.Down {
+					s.recheck(p, b) // who checks all along is slower to see it
+				}
+				c.Passed = true
+				return c
+			}
+			pace = min(checkPace, set.Changing) // its ejection is over soon
+		}
+		t := time.NewTimer(pace)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return c
+		case <-t.C:
+		}
+	}
+}
+
+// refused reports whether err is that nobody listens.
+func refused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) || errors.Is(err, health.ErrTimeout)
+}
+
+// monitor is who checks the pool, and by which settings.
+func (s *Server) monitor(p *pool) (*health.Monitor, config.Health) {
+	s.checks.mu.Lock()
+	m := s.checks.of[p.Pool]
+	s.checks.mu.Unlock()
+	for _, c := range s.Config().Pools {
+		if c.Name == p.Name {
+			return m, c.Health
+		}
+	}
+	return nil, config.Health{}
+}
+
+func (s *Server) viewRollout(id string) (v admin.RolloutView, err error) {
+	r, p, err := s.runningRollout(id)
+	if err != nil {
+		return v, err
+	}
+	_, set := s.monitor(p)
+	v = admin.RolloutView{
+		Rollout: r.Rollout, Now: time.Now().UTC(), SlowStart: p.Snapshot().Settings.SlowStart, Rise: set.Rise,
+		Totals: r.tally.totals(p.Pool),
+	}
+	status := s.poolStatus(p)
+	for i, b := range p.Snapshot().All {
+		x := rolloutBackend(b)
+		x.State = admin.StateOf(b)
+		if i < len(status.Backends) && status.Backends[i].Name == b.Name && x.State != admin.Ready {
+			x.Why = status.Backends[i].Why
+		}
+		if b.Life().Wanted == upstream.Draining {
+			x.Out = admin.OutOther
+			s.rollouts.mu.Lock()
+			if o := s.rollouts.out[b.Live]; o != nil {
+				x.Out = o.how
+				x.Why = o.why
+			}
+			s.rollouts.mu.Unlock()
+		}
+		v.Backends = append(v.Backends, x)
+	}
+	return v, nil
+}
+
+func rolloutBackend(b *upstream.Backend) admin.RolloutBackend {
+	load := b.Load()
+	x := admin.RolloutBackend{
+		Name: b.Name, Address: b.Addr.String(), Weight: b.Weighs(),
+		Inflight: load.Active() + load.Parked(), Tunnels: load.Tunnels(), Latency: [][2]int64{},
+	}
+	var h upstream.HistogramSnapshot
+	var faults, status uint64
+	for loop := range b.Loops() {
+		st := b.Stats(loop)
+		for i := range st.Requests {
+			x.Requests += st.Requests[i].Load()
+		}
+		x.Requests -= min(x.Requests, st.Faults[upstream.FaultClient].Load())
+		x.Errors += st.Requests[5].Load()
+		status += st.Faults[upstream.FaultStatus].Load()
+		for f := range st.Faults {
+			if f := upstream.Fault(f); f.Blames() && f != upstream.FaultStatus {
+				faults += st.Faults[f].Load()
+			}
+		}
+		h.Add(&st.Latency)
+	}
+	// A 502 to 504 of the app is among the answers of class 5 if it was passed on, and not if another backend was asked.
+	x.Errors = max(x.Errors, status) + faults
+	h.Cells(func(upper int64, n uint64) { x.Latency = append(x.Latency, [2]int64{upper, int64(n)}) })
+	return x
+}
+
+// tally is what had become of a pool's requests when it was made.
+type tally struct {
+	requests uint64
+	failed   [upstream.FailureKinds]uint64
+
+	mu     sync.Mutex
+	errors map[*upstream.Live]uint64 // guarded by mu: answers of status 5xx, of each backend when it was first seen
+}
+
+func newTally(p *upstream.Pool) *tally {
+	t := &tally{requests: p.Requests(), failed: p.FailedBy(), errors: map[*upstream.Live]uint64{}}
+	for _, b := range p.Snapshot().All {
+		t.errors[b.Live] = errorsOf(b.Live)
+	}
+	return t
+}
+
+func errorsOf(l *upstream.Live) (n uint64) {
+	for loop := range l.Loops() {
+		n += l.Stats(loop).Requests[5].Load()
+	}
+	return n
+}
+
+// totals is what became of them since. A backend that left counts on with what it had.
+func (t *tally) totals(p *upstream.Pool) admin.RolloutTotals {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sum := admin.RolloutTotals{Requests: p.Requests() - t.requests}
+	for _, b := range p.Snapshot().All {
+		if _, ok := t.errors[b.Live]; !ok {
+			t.errors[b.Live] = 0 // it has joined since
+		}
+	}
+	for l, was := range t.errors {
+		sum.Errors += errorsOf(l) - was
+	}
+	for i, n := range p.FailedBy() {
+		if n -= t.failed[i]; n > 0 && i < proxy.Reasons {
+			if sum.Failed == nil {
+				sum.Failed = map[string]uint64{}
+			}
+			sum.Failed[proxy.Reason(i).String()] = n
+		}
+	}
+	return sum
+}
