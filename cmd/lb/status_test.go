@@ -257,3 +257,18 @@ func TestNotRunning(t *testing.T) {
 		}
 	}
 }
+
+// TestExitCodesDoc holds docs/api.md to the codes.
+func TestExitCodesDoc(t *testing.T) {
+	text, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := "<!-- exit codes -->\n\n| code | meaning |\n| --- | --- |\n"
+	for _, c := range exitCodes {
+		table += fmt.Sprintf("| %d | %s |\n", c.code, c.says)
+	}
+	if !strings.Contains(string(text)+"\n", table) {
+		t.Errorf("docs/api.md lacks\n%s", table)
+	}
+}
