@@ -65,6 +65,7 @@ func TestPage(t *testing.T) {
 	t.Run("OnlyShows", func(t *testing.T) { pageOnlyShows(t, b) })
 	t.Run("OtherSites", func(t *testing.T) { pageOtherSites(t, b) })
 	t.Run("Reconnects", func(t *testing.T) { pageReconnects(t, b) })
+	t.Run("Upgrade", func(t *testing.T) { pageUpgrade(t, b) })
 	t.Run("Hundred", func(t *testing.T) { pageHundred(t, b) })
 	t.Run("Accessible", func(t *testing.T) { pageAccessible(t, b) })
 }
@@ -283,6 +284,38 @@ func pageReconnects(t *testing.T, b *browser) {
 	}
 	p.clean("network: Failed to load resource")
 	again.stop(0)
+}
+
+// pageUpgrade has another process take over: the page goes on with it, and with what the old one knew.
+func pageUpgrade(t *testing.T, b *browser) {
+	a := startFake(t, "a", 0)
+	l := startLineage(t, setup{raw: fleet("", []*fake{a})})
+	defer traffic(l.url+"/", 50)()
+	p := b.open(t, l.admin+"/", desk)
+	p.isLive()
+	chart := `(document.querySelector('.pool-head path.rate').getAttribute('d') ?? '').split('L').length`
+	p.until("the chart has some seconds", chart+` >= 4`)
+	began := value[int](p, chart)
+	pid := `fetch('status').then((r) => r.json()).then((st) => st.pid)`
+	was := value[int](p, pid)
+	value[bool](p, `window.same = true`)
+	if code, out, errs := l.upgrade("--watch", "100ms"); code != 0 {
+		t.Fatalf("upgrade: %d %s %s", code, out, errs)
+	}
+	if is := value[int](p, pid); is == was {
+		t.Errorf("process %d answers still", is)
+	}
+	// The old process has let the page go by now, or does within its next message.
+	p.until("the page follows the new process", `document.body.dataset.live === 'yes' && document.getElementById('lost').hidden`)
+	eventually(t, "the chart goes on", func() bool {
+		uptime := value[int](p, `fetch('status').then((r) => r.json()).then((st) => st.uptime_seconds)`)
+		return value[int](p, chart) > began && value[int](p, chart) > uptime+2 // else it began with the new process
+	})
+	p.until("what happened before is known", `[...document.querySelectorAll('#events li')].some((e) => /a is up/.test(e.textContent))`)
+	if !value[bool](p, `window.same === true`) {
+		t.Error("the page was loaded again")
+	}
+	p.clean("network: Failed to load resource")
 }
 
 // pageHundred shows a hundred backends. Nothing is made anew that only changes; how long it takes is told.

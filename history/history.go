@@ -21,18 +21,19 @@ const (
 
 // Sample is what happened in one interval, and what was the case at its end.
 type Sample struct {
-	Took     time.Duration // the interval: Interval, or more when the process stood still
-	Requests uint64        // that began; of a backend: attempts sent to it
-	Ended    uint64        // of them and of earlier ones
-	Errors   uint64        // of Ended; of a pool: those that clients saw, of a backend: failed attempts and answers 5xx
-	Retries  uint64        // attempts that were not their request's first
-	Sent     uint64        // bytes to backends
-	Received uint64        // bytes from backends
-	P50, P99 float64       // s, of the requests that ended; 0 when none did
+	Took     time.Duration `json:"took"`               // the interval: Interval, or more when the process stood still
+	Requests uint64        `json:"requests,omitempty"` // that began; of a backend: attempts sent to it
+	Ended    uint64        `json:"ended,omitempty"`    // of them and of earlier ones
+	Errors   uint64        `json:"errors,omitempty"`   // of Ended; of a pool: those that clients saw, of a backend: failed attempts and answers 5xx
+	Retries  uint64        `json:"retries,omitempty"`  // attempts that were not their request's first
+	Sent     uint64        `json:"sent,omitempty"`     // bytes to backends
+	Received uint64        `json:"received,omitempty"` // bytes from backends
+	P50      float64       `json:"p50,omitempty"`      // s, of the requests that ended; 0 when none did
+	P99      float64       `json:"p99,omitempty"`
 
-	Inflight int64 // parked ones included
-	Waiting  int64 // of a pool: requests in its queue
-	Tunnels  int64
+	Inflight int64 `json:"inflight,omitempty"` // parked ones included
+	Waiting  int64 `json:"waiting,omitempty"`  // of a pool: requests in its queue
+	Tunnels  int64 `json:"tunnels,omitempty"`
 }
 
 // Recent sums up the last Window samples.
@@ -140,11 +141,11 @@ func (r *Recorder) Record(now time.Time, pools []*upstream.Pool) {
 	r.round++
 	for _, p := range pools {
 		s := r.pools[p.Name]
-		if s == nil || s.pool != p {
+		if s == nil || s.pool != nil && s.pool != p {
 			s = &poolSeries{pool: p, backends: map[string]*backendSeries{}}
 			r.pools[p.Name] = s
 		}
-		s.round = r.round
+		s.pool, s.round = p, r.round
 		s.record(took)
 	}
 	for name, s := range r.pools {
@@ -257,4 +258,50 @@ func (r *Recorder) Samples(pool, backend string, n int) []Sample {
 		return nil
 	}
 	return s.last(n)
+}
+
+// Kept is the samples of a backend, or with Backend "" of a pool, for a process that goes on where this one ends.
+type Kept struct {
+	Pool    string   `json:"pool"`
+	Backend string   `json:"backend,omitempty"`
+	Samples []Sample `json:"samples"` // the oldest first
+}
+
+// Keep gives all there is.
+func (r *Recorder) Keep() (all []Kept) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pool, p := range r.pools {
+		all = append(all, Kept{Pool: pool, Samples: p.last(Length)})
+		for name, b := range p.backends {
+			all = append(all, Kept{pool, name, b.last(Length)})
+		}
+	}
+	return all
+}
+
+// Restore has a Recorder that has recorded nothing yet begin with what another kept. What is not there any more goes with
+// the first Record.
+func (r *Recorder) Restore(all []Kept) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range all {
+		p := r.pools[k.Pool]
+		if p == nil {
+			p = &poolSeries{backends: map[string]*backendSeries{}}
+			r.pools[k.Pool] = p
+		}
+		s := &p.series
+		if k.Backend != "" {
+			b := &backendSeries{}
+			p.backends[k.Backend] = b
+			s = &b.series
+		}
+		for _, x := range k.Samples[max(0, len(k.Samples)-Length):] {
+			if x.Took > 0 { // else it is none
+				s.ring[s.n] = x
+				s.n++
+			}
+		}
+	}
 }

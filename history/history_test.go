@@ -2,9 +2,11 @@ package history
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -284,5 +286,46 @@ func BenchmarkRecord(b *testing.B) {
 		}
 		now = now.Add(Interval)
 		r.Record(now, pools)
+	}
+}
+
+// TestRestore has another process go on: its counters begin anew, the samples do not.
+func TestRestore(t *testing.T) {
+	l := newLab(t, spec("a", 3000), spec("gone", 3001))
+	l.serve(7, time.Millisecond, 200)
+	l.tick()
+	b, err := json.Marshal(l.rec.Keep())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []Kept
+	if err := json.Unmarshal(b, &kept); err != nil {
+		t.Fatal(err)
+	}
+	was := l.rec.Samples("app", "a", Length)
+	next := &lab{t: t, pool: newPool(spec("a", 3000), spec("new", 3002)), rec: New(), now: l.now}
+	next.rec.Restore(append(kept, Kept{Pool: "app", Backend: "new", Samples: make([]Sample, 3)})) // what nobody sends
+	if got := next.rec.Samples("app", "a", Length); !slices.Equal(got, was) || len(got) != 2 {
+		t.Errorf("restored %+v, want %+v", got, was)
+	}
+	next.serve(3, time.Millisecond, 200)
+	next.tick()
+	for _, backend := range []string{"a", ""} {
+		all := next.rec.Samples("app", backend, Length)
+		if len(all) != 3 || all[1].Requests != 7 || all[2].Requests != 3 {
+			t.Errorf("%q: %+v", backend, all)
+		}
+	}
+	if r := next.rec.Recent("app", "a"); math.Abs(r.Rate-10./3) > 1e-9 || !near(r.P99, time.Millisecond) {
+		t.Errorf("%+v", r)
+	}
+	if got := next.rec.Samples("app", "gone", Length); got != nil {
+		t.Errorf("of who is not there any more: %+v", got)
+	}
+	// More than there is room for, as from a version that keeps more.
+	full := New()
+	full.Restore([]Kept{{Pool: "app", Samples: slices.Repeat([]Sample{{Took: Interval}}, Length+9)}})
+	if n := len(full.Samples("app", "", 1000)); n != Length {
+		t.Errorf("%d samples", n)
 	}
 }

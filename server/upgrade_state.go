@@ -7,6 +7,7 @@ import (
 	"lb/admin"
 	"lb/config"
 	"lb/health"
+	"lb/history"
 	"lb/loop"
 	"lb/upstream"
 )
@@ -18,6 +19,8 @@ type state struct {
 	Failed   uint64        `json:"failed"`
 	Pools    []poolState   `json:"pools"`
 	Events   []admin.Event `json:"events,omitempty"`
+
+	History []history.Kept `json:"history,omitempty"`
 }
 
 type poolState struct {
@@ -38,7 +41,7 @@ type backendState struct {
 // state is what is known now.
 func (s *Server) stateNow() *state {
 	n := s.upgrades.count()
-	st := &state{Upgrades: n.Succeeded, Failed: n.Failed, Events: s.checks.events.list()}
+	st := &state{Upgrades: n.Succeeded, Failed: n.Failed, Events: s.checks.events.list(), History: s.history.Keep()}
 	for _, p := range *s.pools.Load() {
 		ps := poolState{Name: p.Name}
 		if p.affinity != nil {
@@ -64,6 +67,7 @@ func (s *Server) adopt(st *state) {
 	s.upgrades.mu.Lock()
 	s.upgrades.n.Succeeded, s.upgrades.n.Failed = st.Upgrades+1, st.Failed
 	s.upgrades.mu.Unlock()
+	s.history.Restore(st.History)
 	for _, e := range st.Events {
 		s.checks.events.put(e)
 	}

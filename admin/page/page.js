@@ -370,11 +370,17 @@ function verdict(st) {
 
 const shapes = { ok: 'ready', info: 'note', warn: 'ejected', bad: 'down' }
 
+let aloud // what was read aloud last, but for its numbers
+
 function headline(st) {
   const v = verdict(st)
   attribute($('verdict'), 'data-level', v.level)
   reshape($('verdict').firstElementChild, shapes[v.level])
   text($('verdict-text'), v.sentence)
+  // Read aloud when it says something else, not each time a number in it changes.
+  const kind = v.sentence.replace(/[<\d.,]+ %/g, '#')
+  if (kind !== aloud) text($('aloud'), v.sentence)
+  aloud = kind
   text($('version'), `version ${st.version}`)
   text($('uptime'), `${st.state} for ${span(st.uptime_seconds * 1000)}`)
 
