@@ -54,6 +54,15 @@ func startRedis(t testing.TB) string {
 // startNginx runs an nginx before apps as its manual says for WebSockets, without stickiness, and returns its address.
 func startNginx(t testing.TB, apps []*app) string {
 	t.Helper()
+	var addrs []string
+	for _, a := range apps {
+		addrs = append(addrs, a.addr())
+	}
+	return startNginxBefore(t, addrs)
+}
+
+func startNginxBefore(t testing.TB, addrs []string) string {
+	t.Helper()
 	path := needs(t, "nginx")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,8 +73,8 @@ func startNginx(t testing.TB, apps []*app) string {
 	dir := t.TempDir()
 	os.Chmod(dir, 0o755)
 	var servers strings.Builder
-	for _, a := range apps {
-		fmt.Fprintf(&servers, "server %s; ", a.addr())
+	for _, a := range addrs {
+		fmt.Fprintf(&servers, "server %s; ", a)
 	}
 	conf := filepath.Join(dir, "nginx.conf")
 	text := `daemon off; master_process off; pid ` + dir + `/pid; error_log stderr crit;
@@ -315,6 +324,32 @@ func TestSocketIOChat(t *testing.T) {
 			nr := heard[chatReport](t, theirs, "reported")
 			t.Logf("nginx without stickiness, after 10 s: %d of %d are connected, errors %v", nr.Connected, c.clients, nr.Errors)
 		})
+	}
+}
+
+// Two lb take turns with every client, as behind a balancer without stickiness: each finds the sessions that the other has
+// begun.
+func TestSocketIOTwoBalancers(t *testing.T) {
+	apps := startApps(t, 4, "chat.mjs", startRedis(t))
+	a, b := startLB(t, setup{backends: apps}), startLB(t, setup{backends: apps})
+	const n = 60
+	clients := chat(t, "http://"+startNginxBefore(t, []string{a.addr, b.addr}), n)
+	r := heard[chatReport](t, clients, "joined")
+	if len(r.Errors) > 0 || r.Breaks > 0 {
+		t.Errorf("%v errors, %d times a connection broke", r.Errors, r.Breaks)
+	}
+	clients.order("talk", "5")
+	if got := heard[chatTally](t, clients, "talked"); got.Lost > 0 || got.Twice > 0 || got.Wanted == 0 {
+		t.Errorf("%+v", got)
+	}
+	found := 0.0
+	for _, l := range []*lb{a, b} {
+		m := l.metrics()
+		found += m.sum("lb_affinity_learned_sessions_total")
+		t.Logf("%v sessions begun, %v learned, %v attempts more", m.sum("lb_affinity_requests_total", "result=new"), m.sum("lb_affinity_learned_sessions_total"), m.sum("lb_backend_retries_total"))
+	}
+	if found < 1.5*n {
+		t.Errorf("%v sessions are known to both together: they do not take turns, and nothing is tested", found)
 	}
 }
 

@@ -117,8 +117,8 @@ func (p *pump) feedVisit(data []byte) {
 const unknownMax = 512
 
 // elsewhere reports whether the backend does not know the request's session of Socket.IO, while another may: then nothing
-// has been done with the request, and it is tried there. It is so after a start of lb, and behind several lb. The budget
-// of retries bounds what clients with made-up sessions can cause. wait is when the answer has not come far enough.
+// has been done with the request, and it is tried there. It is so after a start of lb, and behind several lb. A
+// budget bounds what clients with made-up sessions can cause. wait is when the answer has not come far enough.
 func (x *exchange) elsewhere(head, have int) (yes, wait bool) {
 	if x.resp.Status != 400 || !x.visit.Unknown() || x.body.lost || x.sel.Tried() >= len(x.route.Pool.Snapshot().Ready) {
 		return false, false
@@ -139,7 +139,7 @@ func (x *exchange) elsewhere(head, have int) (yes, wait bool) {
 	if wait {
 		return false, true
 	}
-	return x.visit.MayBeElsewhere(x.resp.Status, data) && x.route.Pool.AllowRetry(x.w.loop.Now()), false
+	return x.visit.MayBeElsewhere(x.resp.Status, data) && x.route.Pool.AllowSearch(x.w.loop.Now()), false
 }
 
 // moveOn takes care that a tunnel to a backend that is going away does not stay: those that were there when it began to go

@@ -66,6 +66,7 @@ type Pool struct {
 	_      [64]byte // those who wait do not slow down those who do not
 	queue  queue
 	retry  budget
+	search budget
 	failed failures
 }
 

@@ -14,6 +14,12 @@ const (
 	retrySlots  = 10
 )
 
+// The budget of searches, see AllowSearch: once the requests, and searchFree more.
+const (
+	searchShare = 1
+	searchFree  = 100
+)
+
 // budget counts retries in tenths of the window. Requests are not counted for it: how many there were is read from the
 // backends' Stats when somebody wants to retry.
 type budget struct {
@@ -38,14 +44,24 @@ func (p *Pool) AllowRetry(now int64) bool {
 	if snap.Settings.RetryShare >= 1 {
 		return true
 	}
-	r := &p.retry
+	return p.allow(&p.retry, now, snap, snap.Settings.RetryShare, retryFree)
+}
+
+// AllowSearch is AllowRetry for a request whose session the backend did not know, and another may. Such an attempt costs a
+// backend next to nothing, and behind several balancers each session is searched for by each of them once; but whoever
+// makes sessions up has all backends asked.
+func (p *Pool) AllowSearch(now int64) bool {
+	return p.allow(&p.search, now, p.snap.Load(), searchShare, searchFree)
+}
+
+func (p *Pool) allow(r *budget, now int64, snap *Snapshot, share float64, free uint64) bool {
+	total := p.retry.left()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	total := r.past
 	for _, b := range snap.All {
 		total += b.begun()
 	}
-	if !r.allow(now, total, snap.Settings.RetryShare) {
+	if !r.allow(now, total, share, free) {
 		r.refused.Add(1)
 		return false
 	}
@@ -91,10 +107,10 @@ func (r *budget) left() uint64 {
 }
 
 // allow is AllowRetry with the number of requests that have begun so far.
-func (r *budget) allow(now int64, total uint64, share float64) bool {
+func (r *budget) allow(now int64, total uint64, share float64, free uint64) bool {
 	const width = int64(retryWindow / retrySlots)
 	retries, requests := r.inWindow(now, total)
-	if float64(retries) >= share*requests+retryFree {
+	if float64(retries) >= share*requests+float64(free) {
 		return false
 	}
 	slot := &r.slots[now/width%retrySlots]

@@ -30,7 +30,7 @@ func TestBudget(t *testing.T) {
 		for _, s := range c.steps {
 			got := 0
 			for range s.wanted {
-				if r.allow(int64(s.at*1e9), s.total, .2) {
+				if r.allow(int64(s.at*1e9), s.total, .2, retryFree) {
 					got++
 				}
 			}
@@ -51,7 +51,7 @@ func TestBudgetHolds(t *testing.T) {
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now += rapid.Int64Range(0, 4e9).Draw(t, "dt")
 			total += rapid.Uint64Range(0, 30).Draw(t, "requests")
-			if r.allow(now, total, .2) {
+			if r.allow(now, total, .2, retryFree) {
 				granted = append(granted, now)
 			}
 			n := 0
@@ -64,7 +64,7 @@ func TestBudgetHolds(t *testing.T) {
 				t.Fatalf("%d retries within 9 s, of %d requests in all", n, total)
 			}
 		}
-		if !r.allow(now+20e9, total, .2) {
+		if !r.allow(now+20e9, total, .2, retryFree) {
 			t.Fatal("refused after a calm")
 		}
 	})
