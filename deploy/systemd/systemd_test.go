@@ -276,7 +276,7 @@ func TestInside(t *testing.T) {
 		go http.Get("http://127.0.0.1/stuck")
 		stuck.wait(t)
 		u.must("systemctl", "stop", "lb")
-		u.is("2", "ExecMainStatus")
+		u.is("5", "ExecMainStatus")
 		u.is("success", "Result")
 		u.is("inactive", "ActiveState")
 	})
@@ -429,17 +429,21 @@ func backend(t *testing.T) string {
 // load is clients that ask until nobody takes their connections any more.
 type load struct {
 	ok      atomic.Int64
+	over    atomic.Bool
 	clients sync.WaitGroup
 	mu      sync.Mutex
 	failed  []error // guarded by mu
 }
+
+// end has clients not ask again.
+func (l *load) end() { l.over.Store(true) }
 
 func loadOn(n int, path string) *load {
 	l := new(load)
 	for i := range n {
 		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}
 		l.clients.Go(func() {
-			for {
+			for !l.over.Load() {
 				err := ask(c, path)
 				var op *net.OpError
 				if errors.As(err, &op) && op.Op == "dial" {
