@@ -187,18 +187,25 @@ func (c *Conn) resetOnClose() {
 	unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// Detaches says whether Detach ever does.
+const Detaches = true
+
+// CanDetach reports whether Detach would take the connection off its loop: no task uses it, no output waits, and nothing is
+// known to be wrong with it.
+func (c *Conn) CanDetach() bool {
+	return !c.closed && !c.pending() && c.werr == nil && c.lost == 0 && !c.broken && c.reader == nil && c.writer == nil
+}
+
 // Detach takes the connection off its loop, open as it is, and gives its descriptor to the caller: for Listener.Adopt of
-// another process. It reports false, and does nothing, while a task uses the connection or output waits.
+// another process. It reports false, and does nothing, if it cannot.
 func (c *Conn) Detach() (fd int, ok bool) {
-	if c.closed || c.pending() || c.werr != nil || c.lost != 0 || c.reader != nil || c.writer != nil {
+	if !c.CanDetach() {
 		return -1, false
 	}
 	l := c.loop
 	if c.enrolled {
 		// The socket lives on, and would be told of for as long as it does.
-		if unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(c.fd), nil) != nil {
-			return -1, false
-		}
+		unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(c.fd), nil)
 	}
 	c.closed = true
 	l.wheel.stop(&c.timer)

@@ -243,5 +243,11 @@ func (c *Conn) resetOnClose() {
 func (c *Conn) enroll()     {}
 func (c *Conn) enrollSoon() {}
 
+// Detaches says whether Detach ever does.
+const Detaches = false
+
+// CanDetach reports whether Detach would take the connection off its loop.
+func (c *Conn) CanDetach() bool { return false }
+
 // Detach takes the connection off its loop, where that is possible. It is not here: others read ahead.
 func (c *Conn) Detach() (fd int, ok bool) { return -1, false }

@@ -254,15 +254,35 @@ func (s *Listener) adopt(l *Loop, fd int, remote netip.AddrPort) {
 // Adopt serves a connection that another process accepted from the same socket and detached, as if it had been accepted
 // here. The descriptor is the Listener's from then on.
 func (s *Listener) Adopt(fd int) {
-	var remote netip.AddrPort
+	remote := peerOf(fd)
+	to := s.group.least(s.group.loops[0])
+	to.postOrDrop(func() { s.adopt(to, fd, remote) }, func() { unix.Close(fd) })
+}
+
+// AdoptPair is Adopt for a connection and another one that goes with it, on the same loop. They are handed to accept in
+// place of what the Listener was started with, which does not hear of them.
+func (s *Listener) AdoptPair(fd, other int, accept func(c, other *Conn)) {
+	remote := peerOf(fd)
+	to := s.group.least(s.group.loops[0])
+	to.postOrDrop(func() {
+		c := to.register(fd, remote)
+		c.accepted = true
+		to.blame = c
+		accept(c, to.register(other, netip.AddrPort{}))
+		to.blame = nil
+	}, func() {
+		unix.Close(fd)
+		unix.Close(other)
+	})
+}
+
+func peerOf(fd int) (remote netip.AddrPort) {
 	var sa unix.RawSockaddrAny
 	size := uint32(unsafe.Sizeof(sa))
 	if _, _, e := syscall.RawSyscall(syscall.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); e == 0 {
 		remote = peer(&sa)
 	}
-	unix.SetNonblock(fd, true)
-	to := s.group.least(s.group.loops[0])
-	to.postOrDrop(func() { s.adopt(to, fd, remote) }, func() { unix.Close(fd) })
+	return remote
 }
 
 func peer(sa *unix.RawSockaddrAny) netip.AddrPort {

@@ -150,3 +150,9 @@ func (s *Listener) Close() error {
 
 // Adopt serves a connection that another process detached. None does: see Conn.Detach.
 func (s *Listener) Adopt(fd int) { syscall.Close(fd) }
+
+// AdoptPair serves two connections that another process detached. None does.
+func (s *Listener) AdoptPair(fd, other int, _ func(c, other *Conn)) {
+	syscall.Close(fd)
+	syscall.Close(other)
+}

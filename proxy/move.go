@@ -2,21 +2,25 @@ package proxy
 
 // Mover takes clients' connections to another process. Its funcs are called on loops, and must not wait.
 type Mover struct {
-	Takes func(*Listener) bool // whether connections of that listener can go
-	Move  func(l *Listener, fd int)
+	Takes  func(*Listener) bool // whether connections of that listener can go
+	Move   func(l *Listener, fd int)
+	Tunnel func(l *Listener, t *Moved, client, backend int)
 }
 
 // Move has every client's connection go to another process as soon as it is at rest: those that are at once, others after
-// their answers, which do not say that the connection ends. Nothing of a connection at rest is in this process, so neither
-// side of it notices. What comes to a Shutdown after that is as ever: tunnels, and what cannot be moved.
+// their answers, which do not say that the connection ends. Tunnels go when nothing of them is on its way. Of such a
+// connection, nothing but what is known about it is in this process, so neither side of it notices.
 func (p *Proxy) Move(m *Mover) {
 	p.mover.Store(m)
 	for _, w := range p.workers {
 		w.loop.Post(func() {
 			for c := w.clients.next; c != &w.clients; {
 				next := c.next
-				if c.resting {
+				switch {
+				case c.resting:
 					c.move()
+				case c.tunnel != nil:
+					c.tunnel.move()
 				}
 				c = next
 			}

@@ -72,13 +72,22 @@ func (x *exchange) upgrade(head, have int) failure {
 	}
 	x.leased, x.bc = false, nil
 	x.c.tunnel = t
+	t.begin()
+	return failure{}
+}
+
+// begin waits for what comes from either side.
+func (t *tunnel) begin() {
+	t.back.busy = true // lest it is taken for quiet in between
 	t.out.await()
 	t.back.await()
-	return failure{}
 }
 
 func (d *way) await() {
 	d.busy = false
+	if d.t.move() {
+		return
+	}
 	by := int64(0)
 	if d.t.idle > 0 {
 		by = d.t.moved + d.t.idle

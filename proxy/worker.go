@@ -95,8 +95,12 @@ func (w *worker) accept(ln *Listener, conn *loop.Conn) {
 // drain lets the clients go: see Proxy.Shutdown.
 func (w *worker) drain(done func(), most time.Duration) {
 	w.drained = done
-	ts := w.tunnels(nil)
-	w.leave(ts, min(most, time.Duration(len(ts)*len(w.proxy.workers))*leavePace), w.index)
+	if w.proxy.mover.Load() == nil {
+		w.leaveAll(most)
+	} else {
+		// They go to another process when they are quiet. Who has not been for so long is told to connect again.
+		w.loop.AfterFunc(new(loop.Timer), w.loop.Now()+int64(most/2), func() { w.leaveAll(most / 2) })
+	}
 	w.grace = new(loop.Timer)
 	w.loop.AfterFunc(w.grace, w.loop.Now()+int64(idleGrace), w.closeIdle)
 	for c := w.clients.next; c != &w.clients; c = c.next {
@@ -109,6 +113,12 @@ func (w *worker) drain(done func(), most time.Duration) {
 		}
 	}
 	w.checkDrained()
+}
+
+// leaveAll tells the clients of all tunnels to connect again, within the given time.
+func (w *worker) leaveAll(most time.Duration) {
+	ts := w.tunnels(nil)
+	w.leave(ts, min(most, time.Duration(len(ts)*len(w.proxy.workers))*leavePace), w.index)
 }
 
 func (w *worker) closeIdle() {

@@ -14,6 +14,7 @@ import (
 
 	"lb/admin"
 	"lb/proxy"
+	"lb/upstream"
 )
 
 // Predecessor is the lb that this process takes over from.
@@ -170,6 +171,9 @@ func (b *Predecessor) listen(s *Server) {
 		case "clients":
 			b.adopt(s, m)
 			continue
+		case "tunnels":
+			b.adoptTunnels(s, m)
+			continue
 		case "back":
 			close(b.back)
 		case "stop":
@@ -199,6 +203,35 @@ func (b *Predecessor) adopt(s *Server, m *message) {
 		} else {
 			syscall.Close(fd)
 		}
+	}
+}
+
+// movedTunnels are tunnels that come with two descriptors each.
+type movedTunnels struct {
+	By      []int          `json:"by"` // which sockets their clients came by
+	Tunnels []*proxy.Moved `json:"tunnels"`
+}
+
+// adoptTunnels goes on with tunnels of the process before.
+func (b *Predecessor) adoptTunnels(s *Server, m *message) {
+	var all movedTunnels
+	if err := json.Unmarshal(m.Body, &all); err != nil || len(all.By) != len(all.Tunnels) || 2*len(all.By) != len(m.fds) {
+		s.log.Error("WebSockets of the lb before are lost", "tunnels", len(m.fds)/2, "err", err)
+		closeAll(m.fds)
+		return
+	}
+	for i, t := range all.Tunnels {
+		client, backend := m.fds[2*i], m.fds[2*i+1]
+		at := all.By[i]
+		if at < 0 || at >= len(b.order) || b.order[at] == nil {
+			t.Refuse(client, backend)
+			continue
+		}
+		var p *upstream.Pool
+		if own := s.pool(t.Pool); own != nil {
+			p = own.Pool
+		}
+		b.order[at].AdoptTunnel(p, t, client, backend)
 	}
 }
 

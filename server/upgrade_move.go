@@ -3,6 +3,7 @@ package server
 import (
 	"sync"
 
+	"lb/loop"
 	"lb/proxy"
 )
 
@@ -15,6 +16,8 @@ type mover struct {
 	mu   sync.Mutex
 	fds  []int         // guarded by mu
 	by   []int         // guarded by mu; numbers
+	ts   movedTunnels  // guarded by mu
+	ends []int         // guarded by mu; two for each of ts
 	more chan struct{} // has room for one
 	over chan struct{} // closed when there will be no more
 	done chan struct{} // closed when all have been sent
@@ -28,19 +31,32 @@ func newMover(s *Server, to *successor, numbers map[*proxy.Listener]int) *mover 
 func (m *mover) begin() {
 	m.s.tasks.Go(m.run)
 	m.s.proxy.Move(&proxy.Mover{
-		Takes: func(l *proxy.Listener) bool { _, ok := m.numbers[l]; return ok },
-		Move:  m.move,
+		Takes:  func(l *proxy.Listener) bool { _, ok := m.numbers[l]; return ok && loop.Detaches },
+		Move:   m.move,
+		Tunnel: m.tunnel,
 	})
+}
+
+func (m *mover) tunnel(l *proxy.Listener, t *proxy.Moved, client, backend int) {
+	m.mu.Lock()
+	m.ts.By, m.ts.Tunnels = append(m.ts.By, m.numbers[l]), append(m.ts.Tunnels, t)
+	m.ends = append(m.ends, client, backend)
+	m.mu.Unlock()
+	m.wake()
+}
+
+func (m *mover) wake() {
+	select {
+	case m.more <- struct{}{}:
+	default:
+	}
 }
 
 func (m *mover) move(l *proxy.Listener, fd int) {
 	m.mu.Lock()
 	m.fds, m.by = append(m.fds, fd), append(m.by, m.numbers[l])
 	m.mu.Unlock()
-	select {
-	case m.more <- struct{}{}:
-	default:
-	}
+	m.wake()
 }
 
 func (m *mover) run() {
@@ -63,7 +79,19 @@ func (m *mover) send() {
 	m.mu.Lock()
 	fds, by := m.fds, m.by
 	m.fds, m.by = nil, nil
+	ts, ends := m.ts, m.ends
+	m.ts, m.ends = movedTunnels{}, nil
 	m.mu.Unlock()
+	for len(ends) > 0 {
+		n := min(len(ends)/2, maxFiles/2)
+		if err := m.to.sendFDs("tunnels", movedTunnels{ts.By[:n], ts.Tunnels[:n]}, ends[:2*n]); err != nil {
+			m.s.log.Error("WebSockets could not be handed over", "tunnels", len(ends)/2, "err", err)
+			closeAll(ends)
+			break
+		}
+		closeAll(ends[:2*n])
+		ts.By, ts.Tunnels, ends = ts.By[n:], ts.Tunnels[n:], ends[2*n:]
+	}
 	for len(fds) > 0 {
 		n := min(len(fds), maxFiles)
 		if err := m.to.sendFDs("clients", moved{by[:n]}, fds[:n]); err != nil {

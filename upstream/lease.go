@@ -159,6 +159,22 @@ func (l *Lease) Ahead() int64 { return int64(l.ahead) }
 // Note is what the strategy noted when it chose, else 0.
 func (l *Lease) Note() uint8 { return l.note }
 
+// AdoptTunnel gives a lease for a tunnel that another process made to the backend of that name and address. It reports
+// false when there is no such backend, or it takes nothing new.
+func (p *Pool) AdoptTunnel(name, addr string, loop int, now int64) (Lease, bool) {
+	for _, b := range p.snap.Load().All {
+		if b.Name != name || b.Addr.String() != addr {
+			continue
+		}
+		if Load(b.load.Add(uint64(tunnel))).Draining() {
+			b.drop(tunnel)
+			return Lease{}, false
+		}
+		return Lease{b: b, start: now, loop: int16(loop), unit: tunnel}, true
+	}
+	return Lease{}, false
+}
+
 // Active reports whether the request counts as active: it has not become a tunnel, and is not parked.
 func (l *Lease) Active() bool { return l.unit == one }
 

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -102,7 +104,10 @@ func testUpgrade(t *testing.T, backends []string) {
 			}
 			return next != "" && strings.Contains(u.must("journalctl", "--no-pager", "--boot", "_PID="+next), "msg=ready")
 		})
-		u.must("kill", "-KILL", next)
+		number, _ := strconv.Atoi(next)
+		if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
 		if out := <-done; !strings.Contains(out, "right after it had begun to serve") {
 			t.Errorf("%s", out)
 		}
