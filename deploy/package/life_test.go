@@ -190,7 +190,7 @@ func TestInside(t *testing.T) {
 		n := l.ok.Load()
 		waitFor(t, "traffic", func() bool { return l.ok.Load() > n+200 })
 		l.stop()
-		if n := l.failed.Load(); n > 0 && exec.Command("lb", "help", "upgrade").Run() == nil {
+		if n := l.failed.Load(); n > 0 {
 			t.Errorf("%d requests failed; the first: %v", n, *l.first.Load())
 		}
 		kept(t)

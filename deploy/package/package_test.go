@@ -128,7 +128,7 @@ func made(t *testing.T, ending string) []string {
 
 // The files of every package; where zsh looks is another place in each family.
 var files = []string{
-	"/etc/lb/config.toml", "/etc/logrotate.d/lb", "/usr/bin/lb", "/usr/lib/systemd/system/lb.service", "/usr/lib/sysusers.d/lb.conf",
+	"/etc/lb/config.toml", "/etc/logrotate.d/lb", "/usr/bin/lb", "/usr/lib/systemd/system/lb.service", "/usr/lib/systemd/system/lb.socket", "/usr/lib/sysusers.d/lb.conf",
 	"/usr/share/bash-completion/completions/lb", "/usr/share/fish/vendor_completions.d/lb.fish",
 	"/usr/share/man/man1/lb.1.gz", "/usr/share/man/man5/lb-config.5.gz",
 	"/usr/share/doc/lb/README.md", "/usr/share/doc/lb/copyright", "/usr/share/doc/lb/changelog.gz", "/usr/share/doc/lb/NOTICES.gz",
