@@ -300,3 +300,33 @@ func TestHeldForLong(t *testing.T) {
 		t.Errorf("%d of those that waited were served", served)
 	}
 }
+
+// A request that was sent as often as it may be, since the process that got it was ending each time, still waits for the
+// next one when nobody listens: nothing of it was sent then.
+func TestHoldAfterRetries(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr}, hold(time.Minute, time.Minute), single)
+	p := l.client()
+	p.send(get("/"))
+	for i := range l.pool.Snapshot().Settings.Retries {
+		b := o.accept()
+		b.head()
+		if i == 1 {
+			o.ln.Close()
+		}
+		b.reset()
+	}
+	refused := func() uint64 { return l.sum(0, func(s *upstream.Stats) uint64 { return s.ConnErrors.Load() }) }
+	eventually(t, "it is refused more than once", func() bool { return refused() >= 3 || l.ln.Stats().Answers[ConnectFailed] > 0 })
+	ln, err := net.Listen("tcp", o.addr)
+	if err != nil {
+		t.Skip("somebody else took the port:", err)
+	}
+	next := serveOrigin(t, ln, o.addr, nil)
+	b := next.accept()
+	b.head()
+	b.send(ok("well"))
+	if got := p.status(200); got != "well" {
+		t.Errorf("%q", got)
+	}
+}

@@ -14,14 +14,17 @@ func (x *exchange) mayRetry(f *failure) bool {
 	if f.reason == SessionUnknown { // see elsewhere
 		return true
 	}
+	switch f.reason {
+	case ConnectFailed, Exhausted:
+		if x.connect < cheap && x.snap.Settings.Retries > 0 {
+			return true // and again, until every backend has been tried, however often it was sent before
+		}
+	}
 	if x.retry == 0 {
 		return false
 	}
 	switch f.reason {
 	case ConnectFailed, Exhausted:
-		if x.connect < cheap {
-			return true // and again, until every backend has been tried
-		}
 	case ConnectTimeout:
 	case BackendClosed:
 		if !x.repeatable() {
