@@ -172,7 +172,7 @@ rounds together.
   request takes. Nothing is charged for network and proxy.
 - **haproxy, maxconn 1** is told by hand what adaptive finds out: that each instance does one request at a time. It is not
   compared with.
-- **> 6 s** is a response time without end: the balancer sends an instance more than it can do.
+- **> 4 s** is a response time without end: the balancer sends an instance more than it can do.
 
 `
 

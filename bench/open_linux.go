@@ -34,7 +34,7 @@ type line struct {
 }
 
 // patience is how long after the last request was due an answer is waited for. What takes longer is as bad as anything.
-const patience = 6 * time.Second
+const patience = 4 * time.Second
 
 // fire sends shots, which are due from start on, and waits for the answers.
 func (o *opener) fire(ctx context.Context, start time.Time, s []shot) []reply {
@@ -42,6 +42,7 @@ func (o *opener) fire(ctx context.Context, start time.Time, s []shot) []reply {
 	if len(s) == 0 {
 		return out
 	}
+	o.close() // proxies close what has been idle for long, and there is no telling when
 	deadline := start.Add(s[len(s)-1].at + patience)
 	var all sync.WaitGroup
 	for i, x := range s {
