@@ -32,6 +32,8 @@ type Backend struct {
 	Service time.Duration // mean time to serve one request
 	Weight  int           // 1 if 0
 
+	MaxInflight int64 // what the configuration allows; 0: no limit
+
 	// Slow multiplies the service time of what starts at a time; nil is 1.
 	Slow func(at time.Duration) float64
 	// Warm multiplies the service time of what starts after so many requests were served and so long a rest; nil is 1.
@@ -62,6 +64,7 @@ type Run struct {
 	Length   time.Duration // counted, after Warm
 	Seed     uint64
 
+	QueueLen  int           // as Settings.QueueLen
 	SlowStart time.Duration // of backends that join; 0: at once
 	// LongPolls clients each hold a request open for LongPoll, then ask again. They cost the backend nothing and are not
 	// in the result.
@@ -174,7 +177,7 @@ func (r *Run) Do() (*Result, error) {
 			}
 			set := upstream.DefaultSettings()
 			set.HoldRequests = 1 << 20 // there is no lack of memory here
-			set.SlowStart = r.SlowStart
+			set.SlowStart, set.QueueLen = r.SlowStart, r.QueueLen
 			w.pools = append(w.pools, upstream.NewPool("sim", 1, w.specs(0), set, build))
 		}
 	}
@@ -206,7 +209,7 @@ func (w *world) specs(at time.Duration) (s []upstream.Spec) {
 	for i, b := range w.Backends {
 		if b.Join <= at {
 			ap := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(i+1))
-			s = append(s, upstream.Spec{Name: fmt.Sprintf("%03d", i), Addr: upstream.Addr{AddrPort: ap}, Weight: max(1, b.Weight)})
+			s = append(s, upstream.Spec{Name: fmt.Sprintf("%03d", i), Addr: upstream.Addr{AddrPort: ap}, Weight: max(1, b.Weight), MaxInflight: b.MaxInflight})
 		}
 	}
 	return s
@@ -461,28 +464,51 @@ func (w *world) work(i int, at int64, cpu float64) (end int64) {
 	return q[k]
 }
 
-// poll holds a request open without work.
+// poll is a request that is held open without work.
+type poll struct {
+	w     *world
+	start int64
+	sel   upstream.Selection
+	wait  upstream.Waiter
+	waits bool
+	lease upstream.Lease
+}
+
 func (w *world) poll() {
-	start := w.now
-	var sel upstream.Selection
-	sel.Reset(w.now, 0)
-	l, err := w.pools[0].Acquire(&sel)
-	if err != nil {
-		panic(err)
-	}
-	if !w.NoPark {
-		var look func()
-		look = func() {
-			if w.now < start+int64(w.LongPoll) && !l.Park(w.now) {
-				w.at(w.now+upstream.ParkAfter, look)
-			}
+	p := &poll{w: w}
+	p.sel.Reset(w.now, 0)
+	p.ask()
+}
+
+func (p *poll) ask() {
+	w := p.w
+	p.sel.Now = w.now
+	l, err := w.pools[0].Acquire(&p.sel)
+	switch {
+	case err == nil:
+		p.lease, p.start = l, w.now
+		if !w.NoPark {
+			w.at(w.now+upstream.ParkAfter, p.look)
 		}
-		w.at(start+upstream.ParkAfter, look)
+		w.at(w.now+int64(w.LongPoll), p.end)
+	case p.waits:
+	default:
+		p.wait.Wake = func() { w.at(w.now, p.ask) }
+		if p.waits = w.pools[0].Wait(&p.wait, &p.sel); !p.waits {
+			panic("no place to wait")
+		}
 	}
-	w.at(start+int64(w.LongPoll), func() {
-		l.Done(upstream.Outcome{Now: w.now, Latency: w.now - start, Status: 200})
-		w.poll()
-	})
+}
+
+func (p *poll) look() {
+	if w := p.w; w.now < p.start+int64(w.LongPoll) && !p.lease.Park(w.now) {
+		w.at(w.now+upstream.ParkAfter, p.look)
+	}
+}
+
+func (p *poll) end() {
+	p.lease.Done(upstream.Outcome{Now: p.w.now, Latency: p.w.now - p.start, Status: 200})
+	p.w.poll()
 }
 
 type event struct {
