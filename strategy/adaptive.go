@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"math"
+	"math/bits"
 
 	"lb/upstream"
 )
@@ -37,6 +38,10 @@ const (
 	ditherEvery = 8
 	ditherTurn  = 1e9 // ns
 	ditherDown  = 9
+
+	silence  = 8    // gaps between answers
+	oldLeast = 20e6 // ns
+	oldTimes = 4    // of what a request takes by itself
 
 	// A backend as good as the mean of the fleet costs 1 when idle. One that costs up to passCost is not worth a scan of
 	// who else could do it; above, it is passed over when the expected wait for one of the others is shorter by passGain.
@@ -117,7 +122,9 @@ func (a *adaptive) room(i int, w upstream.Load, v *view) int64 {
 	if good := a.est[i].good.Load(); good < joined {
 		k = min(k, 1+good) // as ewma, which skips who joins and has more than good
 	}
-	k -= w.Active()
+	if k -= a.prof[i].fresh(w.Active()); k <= 0 {
+		k = min(1, k+a.silent(i, v))
+	}
 	if b.MaxInflight > 0 {
 		k = min(k, b.MaxInflight-w.Active()-w.Parked())
 	}
@@ -127,9 +134,21 @@ func (a *adaptive) room(i int, w upstream.Load, v *view) int64 {
 	return k
 }
 
+// silent is how many requests more than its limit backend i may have, because it has answered nothing for long: one after
+// silence times what an answer takes, two after twice that, three after four times. What it has may be streams, long polls or
+// queries, which wait for something else than its attention: with the answer to one that came later that is known.
+func (a *adaptive) silent(i int, v *view) int64 {
+	est := a.est[i]
+	gap := int64(silence * v.gap * est.slow.get())
+	if gap <= 0 {
+		return 0
+	}
+	return int64(bits.Len64(uint64(max(0, v.now-est.last.Load()) / gap)))
+}
+
 // rate is how many requests backend i, which is full, answers in the time that an average backend needs for one.
-func (a *adaptive) rate(i int, w upstream.Load) float64 {
-	if w.Active() == 0 { // full of parked ones, or on its way out
+func (a *adaptive) rate(i int, w upstream.Load, v *view) float64 {
+	if w.Active() == 0 || a.silent(i, v) > 1 { // full of parked ones, on its way out, or busy with something else
 		return 0
 	}
 	return a.units[i] / a.est[i].slow.get()
@@ -179,7 +198,7 @@ func (a *adaptive) pickLimited(s *upstream.Selection, v *view) *upstream.Backend
 		w := b.Load()
 		seen++
 		if a.room(i, w, v) <= 0 {
-			full += a.rate(i, w)
+			full += a.rate(i, w, v)
 			continue
 		}
 		c := a.est[i].cost(s.Now, w.Active(), v.gap, a.per[i])
@@ -197,7 +216,7 @@ func (a *adaptive) pickLimited(s *upstream.Selection, v *view) *upstream.Backend
 	if best == nil || v.passes(cheapest, full) {
 		return nil
 	}
-	if v.waiting <= 1 && idle >= 2 && float64(idle) >= calm*float64(seen) {
+	if v.waiting <= 1 && idle >= 2 && float64(idle+1) > calm*float64(seen) {
 		best, load = a.draw(s, at, stride, best, load)
 	}
 	s.Saw(load)
@@ -226,7 +245,7 @@ func (a *adaptive) Room(now, waiting int64, s *upstream.Selection) (n int64, lim
 		if w := b.Load(); a.room(i, w, &v) > 0 {
 			free++
 		} else {
-			full += a.rate(i, w)
+			full += a.rate(i, w, &v)
 		}
 	}
 	if free == 0 {
@@ -255,7 +274,9 @@ func (a *adaptive) Judge(b *upstream.Backend) upstream.Opinion {
 // Sent implements upstream.Observer.
 func (a *adaptive) Sent(b *upstream.Backend, l upstream.Lease) {
 	i := b.Index()
-	a.prof[i].spend(l.Start(), a.level(i, l.Ahead()))
+	p := a.prof[i]
+	p.spend(l.Start(), a.level(i, l.Ahead()))
+	p.sent(l.Start())
 	a.ewma.Sent(b, l)
 }
 
@@ -264,6 +285,9 @@ func (a *adaptive) Done(b *upstream.Backend, l upstream.Lease, o upstream.Outcom
 	i := b.Index()
 	n := a.level(i, b.Load().Active())
 	a.prof[i].spend(o.Now, n)
+	if o.Latency > 0 {
+		a.prof[i].passed(min(l.Start(), o.Now-a.old()))
+	}
 	if l.Active() && o.Fault != upstream.FaultClient {
 		a.prof[i].answers[n].Add(1)
 	}
@@ -284,4 +308,10 @@ func (a *adaptive) level(i int, n int64) int {
 		n = int64(math.Ceil(float64(n) * a.per[i]))
 	}
 	return levelOf(n)
+}
+
+// old is how old, in ns, a request must be that others have overtaken to count no more: then it is not one of those whose
+// waits are short, which a backend does several of at a time.
+func (a *adaptive) old() int64 {
+	return int64(max(oldLeast, oldTimes*math.Exp(a.fleet.pace.get())))
 }

@@ -308,3 +308,56 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// TestFresh: what was overtaken by an answer takes no place, whoever ends without one does not count, and what was sent too
+// long ago to tell counts.
+func TestFresh(t *testing.T) {
+	p := new(profile)
+	want := func(active, n int64) {
+		t.Helper()
+		if got := p.fresh(active); got != n {
+			t.Errorf("%d of %d are fresh, want %d", got, active, n)
+		}
+	}
+	want(0, 0)
+	for start := range int64(4) {
+		p.sent(10 * (start + 1))
+	}
+	want(4, 4)
+	want(3, 3) // one ended without an answer
+	p.passed(20)
+	want(3, 2)
+	p.passed(10) // late
+	want(3, 2)
+	p.passed(40)
+	want(2, 0)
+	for start := range int64(200) {
+		p.sent(100 + start)
+	}
+	want(200, 200)
+	p.passed(100)
+	want(200, 200)
+	p.passed(298)
+	want(200, 1)
+}
+
+// TestSilentBackend: a backend at its limit that answers nothing for long may have one more, two after twice that; one that has
+// just answered may not.
+func TestSilentBackend(t *testing.T) {
+	p, at := held(1, 1, 1, 1)
+	a := *at
+	a.fleet.gap.set(1e6)
+	s := new(upstream.Selection)
+	for i := range 2 {
+		s.Reset(1e9, 0)
+		if _, err := p.Acquire(s); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	for _, c := range []struct{ after, room int64 }{{0, 0}, {silence*1e6 - 1, 0}, {silence * 1e6, 1}, {100 * silence * 1e6, 1}} {
+		v := a.view(1e9+c.after, 1)
+		if got := max(0, a.room(0, a.ready[0].Load(), &v)); got != c.room {
+			t.Errorf("after %d ns there is room for %d, want %d", c.after, got, c.room)
+		}
+	}
+}

@@ -40,13 +40,13 @@ const (
 	// stays where it is; from .7 on it rises.
 	margin = .8
 
-	// calm is the share of idle backends from which on they take turns: nobody waits for anybody then. With less, several
+	// calm is the share of backends, one more than the idle ones, from which on these take turns: nobody waits for anybody. With less, several
 	// lbs that each see a part of the load would take it for light.
 	//
 	// The exponent of the speed is 2: if being used makes a process faster by more than the root of its share, that still
 	// settles on one. Measured of Node, and with floor, a seventh of the share costs the logarithm of latency some .4 of
 	// what it costs that of the share. And a backend that takes six times as long gets less than 1 % among four.
-	calm = .75
+	calm = .9
 
 	tick = 100e6 // ns between refreshes of estimates that got no answers
 )
@@ -130,7 +130,7 @@ func (e *ewma) least(s *upstream.Selection, at, stride int, ramp bool) (best *up
 			idle++
 		}
 	}
-	if idle >= 2 && float64(idle) >= calm*float64(seen) {
+	if idle >= 2 && float64(idle+1) > calm*float64(seen) {
 		return e.draw(s, at, stride, best, load)
 	}
 	return best, load

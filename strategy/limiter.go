@@ -13,6 +13,11 @@ type profile struct {
 	spent   [levels]atomic.Int64 // ns with so many requests in work, see levelOf
 	answers [levels]atomic.Int64 // that came meanwhile
 
+	// The latest requests: their number, when each was sent, and how many of all were overtaken or answered.
+	number atomic.Int64
+	starts [lately]atomic.Int64 // ns
+	behind atomic.Int64
+
 	// Guarded by limiter.mu.
 	seenSpent, seenAnswers [levels]int64
 	time, count            [levels]float64
@@ -24,6 +29,8 @@ const (
 	// in overload has hundreds in work before anything is known of it.
 	levels = 64
 	linear = 48
+
+	lately = 64 // requests of which it is known when they were sent
 
 	// keep is what a sum keeps each tick: half is forgotten in 28 s. Shorter, and the counts above the limit, which only
 	// the experiment visits, hold too few answers to judge by; longer, and a change of the load is learned too late.
@@ -53,6 +60,31 @@ func (p *profile) spend(now int64, n int) {
 	if now > was && p.since.CompareAndSwap(was, now) && was > 0 {
 		p.spent[n].Add(now - was)
 	}
+}
+
+// sent notes a request that was sent at start.
+func (p *profile) sent(start int64) {
+	p.starts[uint64(p.number.Add(1)-1)%lately].Store(start)
+}
+
+// passed notes the answer to a request that was sent at start: all that were sent before it have been overtaken, if they are
+// still there.
+func (p *profile) passed(start int64) {
+	n, was := p.number.Load(), p.behind.Load()
+	for n > was && p.starts[uint64(n-1)%lately].Load() > start {
+		if n--; p.number.Load()-n >= lately {
+			return // it was sent too long ago to tell
+		}
+	}
+	for n > was && !p.behind.CompareAndSwap(was, n) {
+		was = p.behind.Load()
+	}
+}
+
+// fresh is how many of the active requests nobody has overtaken. A process that computes does one after the other, so that
+// this is all of them; what is overtaken waits for something else, such as a long poll or a stream, and takes no place.
+func (p *profile) fresh(active int64) int64 {
+	return min(active, p.number.Load()-p.behind.Load())
 }
 
 // fold is the tick of a profile.

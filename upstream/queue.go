@@ -285,13 +285,18 @@ func (n *Snapshot) Held() bool { return n.hold != nil && n.unlimited() }
 // than it can do, and somebody has to. A burst is served however long it takes. But when those who are first in a queue that
 // is not short have waited for more than QueueTimeout, and that for as long as twice QueueTimeout without a pause, the
 // queue does not end by itself; who has waited for more than QueueTimeout leaves it then, and those that are served are served
-// soon. (As CoDel does, K. Nichols and V. Jacobson 2012.)
+// soon. (As CoDel does, K. Nichols and V. Jacobson 2012.) Who waits asks now and then, which also is when the queue is looked
+// at if nothing happens in the pool.
 func (p *Pool) Overdue(w *Waiter, now int64) bool {
 	q := &p.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	snap := p.snap.Load()
-	return w.state == queued && snap.Held() && now-w.since >= int64(snap.Settings.QueueTimeout) && q.endless(snap, now)
+	if w.state == queued && snap.Held() && now-w.since >= int64(snap.Settings.QueueTimeout) && q.endless(snap, now) {
+		return true
+	}
+	p.dispatch(now, 0) // a strategy may give more with time alone
+	return false
 }
 
 // endless reports whether a queue does not end by itself. The caller holds q.mu.

@@ -70,6 +70,8 @@ type Run struct {
 	// in the result.
 	LongPolls int
 	LongPoll  time.Duration
+	// PollsApart is how long after each other their first ones come; 0: 1 ms, as after a restart.
+	PollsApart time.Duration
 	// Patience is how long clients wait before they go away; 0: for ever. Who waits in lb then is sent to nobody. A backend
 	// that has got the request works on it all the same, and Lease.Done says that the client was gone.
 	Patience time.Duration
@@ -191,7 +193,11 @@ func (r *Run) Do() (*Result, error) {
 		w.at(epoch+int64(r.BurstAt)+int64(i), func() { w.request(false) })
 	}
 	for i := range r.LongPolls {
-		w.at(epoch+int64(i)*int64(time.Millisecond), w.poll)
+		apart := time.Millisecond
+		if r.PollsApart > 0 {
+			apart = r.PollsApart
+		}
+		w.at(epoch+int64(i)*int64(apart), w.poll)
 	}
 	end := epoch + int64(r.Warm+r.Length)
 	for len(w.events) > 0 && w.events[0].at <= end {
