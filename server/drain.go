@@ -114,9 +114,6 @@ func (s *Server) note(ctx context.Context, b *upstream.Backend, what, why string
 	if by != "" {
 		attrs = append(attrs, "by", by)
 	}
-	if why != "" && why != "told to" {
-		attrs = append(attrs, "why", why)
-	}
 	s.log.Info("backend "+what, attrs...)
 }
 

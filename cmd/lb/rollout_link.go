@@ -161,7 +161,7 @@ func (l *rolloutLink) attached(ctx context.Context) (*rolloutSession, error) {
 		err := l.begin(ctx)
 		if err == nil {
 			if l.note != nil {
-				l.note("lb was restarted: the rollout goes on with the new one")
+				l.note("lb was restarted or upgraded: the rollout goes on with the new one")
 			}
 			continue
 		}
