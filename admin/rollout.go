@@ -154,23 +154,23 @@ func (a Rollouts) Handler() http.Handler {
 		v, err := a.View(r.PathValue("id"))
 		replyRollout(w, v, err)
 	})
-	a.step(mux, "drain", func(ctx context.Context, id string, s RolloutStep) (any, error) {
+	mux.HandleFunc("POST /rollouts/{id}/drain", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {
 		return a.Drain(ctx, id, s.Backend)
-	})
-	a.step(mux, "restart", func(_ context.Context, id string, s RolloutStep) (any, error) {
+	}))
+	mux.HandleFunc("POST /rollouts/{id}/restart", rolloutOrder(func(_ context.Context, id string, s RolloutStep) (any, error) {
 		before, err := a.Restart(id, s.Backend)
 		return RolloutStep{Backend: s.Backend, Before: before}, err
-	})
-	a.step(mux, "check", func(ctx context.Context, id string, s RolloutStep) (any, error) {
+	}))
+	mux.HandleFunc("POST /rollouts/{id}/check", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {
 		return a.Check(ctx, id, s.Backend, s.Before)
-	})
-	a.step(mux, "ready", func(ctx context.Context, id string, s RolloutStep) (any, error) {
+	}))
+	mux.HandleFunc("POST /rollouts/{id}/ready", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {
 		return RolloutStep{Backend: s.Backend}, a.Ready(ctx, id, s.Backend)
-	})
-	a.step(mux, "bad", func(ctx context.Context, id string, s RolloutStep) (any, error) {
+	}))
+	mux.HandleFunc("POST /rollouts/{id}/bad", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {
 		return RolloutStep{Backend: s.Backend}, a.Bad(ctx, id, s.Backend, s.Why)
-	})
-	a.step(mux, "end", func(ctx context.Context, id string, s RolloutStep) (any, error) { return s, a.End(ctx, id) })
+	}))
+	mux.HandleFunc("POST /rollouts/{id}/end", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) { return s, a.End(ctx, id) }))
 	return mux
 }
 
@@ -197,9 +197,9 @@ func (a Rollouts) hold(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// step is the handler of an order of a rollout that runs.
-func (a Rollouts) step(mux *http.ServeMux, verb string, do func(ctx context.Context, id string, s RolloutStep) (any, error)) {
-	mux.HandleFunc("POST /rollouts/{id}/"+verb, func(w http.ResponseWriter, r *http.Request) {
+// rolloutOrder is the handler of an order of a rollout that runs.
+func rolloutOrder(do func(ctx context.Context, id string, s RolloutStep) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		var s RolloutStep
 		if !readBody(w, r, &s, `{"backend": "127.0.0.1:3000"}`) {
 			return
@@ -211,7 +211,7 @@ func (a Rollouts) step(mux *http.ServeMux, verb string, do func(ctx context.Cont
 		defer cancel()
 		v, err := do(ctx, r.PathValue("id"), s)
 		replyRollout(w, v, err)
-	})
+	}
 }
 
 func replyRollout(w http.ResponseWriter, v any, err error) {
