@@ -11,12 +11,22 @@ user() {
 renew() {
 	systemctl --quiet is-active lb.service || return 0
 	# The new program takes the listeners over, proves itself, and only then the old one ends: nobody notices.
-	if /usr/bin/lb upgrade /etc/lb/config.toml; then return 0; fi
-	# An end and a start instead. Not with a configuration that the new one would refuse: the old one serves.
-	if /usr/bin/lb check /etc/lb/config.toml; then
-		echo "lb: restarting instead" >&2
-		systemctl restart lb.service || echo "lb: it does not start: journalctl -u lb" >&2
-	else
-		echo "lb: the old version goes on. When the file is right: systemctl restart lb" >&2
-	fi
+	code=0
+	/usr/bin/lb upgrade /etc/lb/config.toml || code=$?
+	case $code in
+	0) ;;
+	1)
+		# The new one did not come to be ready. A restart would end the old one, which serves, for one that does not.
+		echo "lb: the old version goes on. When that is put right: lb upgrade /etc/lb/config.toml" >&2
+		;;
+	*)
+		# The one that runs cannot hand over, or is not to be found by that file.
+		if /usr/bin/lb check /etc/lb/config.toml; then
+			echo "lb: restarting instead" >&2
+			systemctl restart lb.service || echo "lb: it does not start: journalctl -u lb" >&2
+		else
+			echo "lb: the old version goes on. When the file is right: systemctl restart lb" >&2
+		fi
+		;;
+	esac
 }
