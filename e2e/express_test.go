@@ -63,8 +63,8 @@ func TestExpressEven(t *testing.T) {
 		{"default", ``, 800, 1.5},
 		{"p2c", `strategy = "p2c"`, 800, 1.5},
 		// And by who was fast. Node is the faster the more it runs, which must not end with one that gets nearly all.
-		{"ewma", `strategy = "ewma"`, 800, 1.5},
-		{"adaptive", `strategy = "adaptive"`, 800, 1.5},
+		{"ewma", `strategy = "ewma"`, 800, 2},
+		{"adaptive", `strategy = "adaptive"`, 800, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const n = 2400
