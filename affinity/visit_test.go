@@ -479,3 +479,51 @@ func TestLoopsAndChanges(t *testing.T) {
 		close(stop)
 	})
 }
+
+// A process that died has no sessions any more, whatever came in its place; its cookies are good for that.
+func TestProcessEnds(t *testing.T) {
+	for what, end := range map[string]func(p *upstream.Pool, b *upstream.Backend){
+		"refuses": func(p *upstream.Pool, b *upstream.Backend) {
+			p.SetDead(b, time.Now())
+			p.SetDead(b, time.Time{})
+		},
+		"is down": func(p *upstream.Pool, b *upstream.Backend) {
+			p.SetProbed(b, upstream.Down)
+			p.SetProbed(b, upstream.Up)
+		},
+		"was drained": func(p *upstream.Pool, b *upstream.Backend) {
+			p.SetWanted(b, upstream.Draining)
+			p.SetWanted(b, upstream.In)
+			p.SetProbed(b, upstream.Up)
+		},
+		"moved": func(p *upstream.Pool, b *upstream.Backend) {
+			p.Update(specs("a b@9"), nil, nil)
+			p.SetProbed(backend(t, p, "b"), upstream.Up)
+		},
+	} {
+		p := newPool("a b")
+		p.SetProbed(backend(t, p, "a"), upstream.Up)
+		p.SetProbed(backend(t, p, "b"), upstream.Up)
+		a := newAffinity(t, p, cookieOptions(t))
+		mine := []string{"lb=" + ask{other: "b"}.of(t, a).value(t)}
+		ask{query: polling, other: "b", body: open4("S1")}.of(t, a)
+		ask{query: polling + "&sid=S1"}.of(t, a).want(t, "b sid hit", false)
+		if n := backend(t, p, "b").Live.Sessions(); n != 1 {
+			t.Errorf("%s: %d sessions before", what, n)
+		}
+		end(p, backend(t, p, "b"))
+		ask{query: polling + "&sid=S1", other: "a", status: 400}.of(t, a).want(t, "a sid moved", false)
+		if n := backend(t, p, "b").Live.Sessions() + a.Sessions("b"); n != 0 {
+			t.Errorf("%s: it keeps new sessions away with %d old ones", what, n)
+		}
+		ask{cookies: mine}.of(t, a).want(t, "b cookie hit", false)
+	}
+	// One that was ejected for its failures may well remember.
+	p := newPool("a b")
+	a := newAffinity(t, p, cookieOptions(t))
+	ask{query: polling, other: "b", body: open4("S1")}.of(t, a)
+	p.SetEjected(backend(t, p, "b"), time.Now())
+	ask{query: polling + "&sid=S1", other: "a", status: 400}.of(t, a).want(t, "a sid moved", false)
+	p.SetEjected(backend(t, p, "b"), time.Time{})
+	ask{query: polling + "&sid=S1"}.of(t, a).want(t, "b sid hit", false)
+}

@@ -595,3 +595,29 @@ func TestHashStays(t *testing.T) {
 		}
 	}
 }
+
+// TestUnreadAnswersAreCounted: what is no beginning of a session is, however it ends.
+func TestUnreadAnswersAreCounted(t *testing.T) {
+	for name, say := range map[string]func(http.ResponseWriter, *http.Request, string){
+		"empty":  func(w http.ResponseWriter, _ *http.Request, _ string) { w.Header().Set("Content-Length", "0") },
+		"chunks": func(w http.ResponseWriter, _ *http.Request, _ string) { w.(http.Flusher).Flush() },
+		"other":  func(w http.ResponseWriter, _ *http.Request, _ string) { io.WriteString(w, "hello") },
+		"brotli": func(w http.ResponseWriter, _ *http.Request, packet string) {
+			w.Header().Set("Content-Encoding", "br")
+			io.WriteString(w, packet)
+		},
+		"closed": func(w http.ResponseWriter, _ *http.Request, packet string) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"+packet[:10])
+			c.Close()
+		},
+	} {
+		l := newLab(t, []string{newEngine(t, "a", say).addr()}, sticky(affinity.Options{SocketIO: true}))
+		if res := l.ask("GET", "/?EIO=4&transport=polling", ""); res.StatusCode != 200 {
+			t.Errorf("%s: %s", name, res.Status)
+		}
+		if n := sumStats(l.sticky).Unread.Load(); n != 1 {
+			t.Errorf("%s: %d", name, n)
+		}
+	}
+}
