@@ -160,7 +160,7 @@ pool = "app"
 		File: "f",
 		Server: Server{3, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}, 90 * time.Second,
 			5 * time.Second, time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 32 << 10, 100, 10e6, 1000, 100},
-		Admin:     Admin{Address: "", Socket: "/run/lb.sock", Pos: Pos{18, 1}},
+		Admin:     Admin{Address: "", Socket: "/run/lb.sock", SocketMode: "0660", Pos: Pos{18, 1}},
 		AccessLog: AccessLog{"combined", "/var/log/lb.log", Pos{21, 1}},
 		Listens:   []Listen{{"web", "127.0.0.1:80", Pos{16, 1}}},
 		Pools: []Pool{{
