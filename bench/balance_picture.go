@@ -30,7 +30,7 @@ func (c *chart) svg() []byte {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui,sans-serif" font-size="13" role="img">
 <title>p99 of the response time over the bound, by row and balancer</title>
 <style>text{fill:#444}line{stroke:#8888}.own{font-weight:600}@media(prefers-color-scheme:dark){text{fill:#ccc}}</style>
-`, chartLeft+chartWidth+40, height)
+`, chartLeft+chartWidth+70, height)
 	for i, name := range c.names {
 		x, y := 16+i%4*195, 20+i/4*22
 		class := ""
