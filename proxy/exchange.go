@@ -46,6 +46,7 @@ type exchange struct {
 	leased bool
 	tries  int
 	retry  int // further attempts that are left
+	lost   int // times that a backend was gone, or closed, once it had the request
 
 	bc   *backendConn
 	out  []byte // the head under way, first the request's, then the response's
@@ -110,7 +111,7 @@ func (x *exchange) begin() {
 	x.head, x.hurried = 0, false
 	x.route, x.snap = nil, nil
 	x.forgetVisit()
-	x.tries, x.connect, x.first, x.respondBy = 0, 0, 0, 0
+	x.tries, x.lost, x.connect, x.first, x.respondBy = 0, 0, 0, 0, 0
 	x.place.until = 0
 	x.status = 0
 	x.why = failure{}
@@ -275,7 +276,12 @@ func (x *exchange) attempt(b *upstream.Backend) failure {
 		// The backend closed a connection that had served before just as the request went out. It is well
 		// enough to have done so in order, so the same one is asked on a new connection.
 		x.tries++
-		f = x.try(b, true)
+		if f = x.try(b, true); f.reason == ConnectFailed {
+			x.lost++ // it may have been closed by its end, and that by the request
+		}
+	}
+	if f.reason == BackendClosed {
+		x.lost++
 	}
 	if f.failed() && x.leased {
 		x.settle(f.blame())

@@ -14,6 +14,11 @@ func (x *exchange) mayRetry(f *failure) bool {
 	if f.reason == SessionUnknown { // see elsewhere
 		return true
 	}
+	if x.lost > x.snap.Settings.Retries {
+		// So many processes ended with this request that it may be what ends them. The others are spared.
+		f.reason = BackendClosed
+		return false
+	}
 	switch f.reason {
 	case ConnectFailed, Exhausted:
 		if x.connect < cheap && x.snap.Settings.Retries > 0 {
