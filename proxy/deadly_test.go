@@ -9,7 +9,6 @@ import (
 // each time a connection that had served before was closed, which alone is nobody's fault.
 func TestDeadlyRequest(t *testing.T) {
 	const n = 6
-	var origins []*origin
 	var addrs []string
 	died := make(chan string, n)
 	for range n {
@@ -31,7 +30,6 @@ func TestDeadlyRequest(t *testing.T) {
 			}
 		})
 		close(ready)
-		origins = append(origins, o)
 		addrs = append(addrs, o.addr)
 	}
 	l := newLab(t, addrs, single)

@@ -25,16 +25,15 @@ type Predecessor struct {
 	key        string
 	deviations map[string]map[string]*deviation
 
-	taken  map[*given]*proxy.Listener // that it has, too, until this process is in charge
-	doors  []*door                    // the same
-	order  []*proxy.Listener          // taken, by the number of the socket; nil where it is not
-	state  *state
-	yours  chan struct{} // closed when this process is in charge, or the one before is gone
-	back   chan struct{} // closed when it has been told that this one leaves, and takes connections again
-	gone   chan struct{} // closed when it has ended
-	once   sync.Once     // closes yours
-	left   atomic.Bool   // this process ends, and the one before goes on
-	onStop func()        // what to do when it tells this process to stop
+	taken map[*given]*proxy.Listener // that it has, too, until this process is in charge
+	doors []*door                    // the same
+	order []*proxy.Listener          // taken, by the number of the socket; nil where it is not
+	state *state
+	yours chan struct{} // closed when this process is in charge, or the one before is gone
+	back  chan struct{} // closed when it has been told that this one leaves, and takes connections again
+	gone  chan struct{} // closed when it has ended
+	once  sync.Once     // closes yours
+	left  atomic.Bool   // this process ends, and the one before goes on
 }
 
 // Inherit is the lb before this one, nil when there is none. It waits for the sockets, which come at once.
