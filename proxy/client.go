@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net/netip"
+	"time"
 
 	"lb/loop"
 )
@@ -96,13 +97,15 @@ func (c *client) forget() {
 }
 
 // end closes lb's side and reads on for a while, so that the client sees the answer before it sees a reset.
-func (c *client) end() {
+func (c *client) end() { c.endWithin(lingerMax) }
+
+func (c *client) endWithin(most time.Duration) {
 	if c.conn.CloseWrite() != nil {
 		c.close()
 		return
 	}
 	now := c.w.loop.Now()
-	c.linger = now + int64(lingerMax)
+	c.linger = now + int64(most)
 	if c.w.drained != nil {
 		c.hurry()
 	}

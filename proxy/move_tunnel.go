@@ -21,6 +21,7 @@ type Moved struct {
 	Silent  time.Duration     `json:"silent"`           // since something last moved
 	Head    []byte            `json:"head,omitempty"`   // of the frame to the client that is under way
 	Left    uint64            `json:"left,omitempty"`   // of its payload
+	Closed  bool              `json:"closed,omitempty"` // the client has got a close frame
 	Age     time.Duration     `json:"age"`              // since the request
 	Record  *accesslog.Record `json:"record,omitempty"` // what the log will say; nil without one
 }
@@ -42,6 +43,7 @@ func (t *tunnel) move() bool {
 	m := &Moved{
 		Pool: b.Pool().Name, Backend: b.Name, Address: b.Addr.String(), Out: t.out.bytes, Back: t.back.bytes,
 		Silent: time.Duration(now - t.moved), Head: bytes.Clone(t.frames.head[:t.frames.n]), Left: t.frames.left,
+		Closed: t.frames.closed,
 	}
 	if t.entry != nil {
 		m.Age, m.Record = time.Duration(now-t.entry.start), &t.entry.record
@@ -95,6 +97,7 @@ func (l *Listener) AdoptTunnel(p *upstream.Pool, m *Moved, clientFD, backendFD i
 		t.out = way{t: t, from: conn, to: other, bytes: m.Out}
 		t.back = way{t: t, from: other, to: conn, bytes: m.Back}
 		t.frames.n, t.frames.left = uint8(copy(t.frames.head[:], m.Head)), m.Left
+		t.frames.closed = m.Closed
 		if m.Record != nil && set.Log.On() {
 			t.entry = &entry{log: set.Log, start: now - int64(m.Age), record: *m.Record}
 		}
@@ -115,5 +118,5 @@ func (m *Moved) refuse(client, backend int) {
 // Refuse is for a tunnel whose listener is not there.
 func (m *Moved) Refuse(client, backend int) { m.refuse(client, backend) }
 
-// between reports whether the client's stream stands between two frames.
-func (m *Moved) between() bool { return len(m.Head) == 0 && m.Left == 0 }
+// between reports whether the client's stream stands between two frames, with more to come.
+func (m *Moved) between() bool { return len(m.Head) == 0 && m.Left == 0 && !m.Closed }

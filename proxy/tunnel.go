@@ -9,8 +9,8 @@ import (
 	"lb/upstream"
 )
 
-// tunnel is a connection after an upgrade: bytes pass both ways until both sides have ended. While nothing
-// moves it holds neither a task nor a buffer.
+// tunnel is a WebSocket: bytes pass both ways until the backend ends, or the client does and has had the time to hear
+// the rest. While nothing moves it holds neither a task nor a buffer.
 type tunnel struct {
 	w      *worker
 	client *client
@@ -29,7 +29,9 @@ type tunnel struct {
 	frames  frames     // of what goes to the client
 	leaving bool       // the client is to be told to connect again, between two frames
 	told    bool       // it has been; what the backend still says is dropped
-	close   loop.Timer // ends the tunnel if the client does not
+	close   loop.Timer // ends the tunnel if nobody else does
+	over    bool       // the backend has ended: the client gets to read what it was sent
+	broke   failure    // how writing to the backend failed
 }
 
 // way is one direction of a tunnel.
@@ -129,21 +131,36 @@ func (d *way) Run() {
 			d.await()
 			break
 		}
-		if err == io.EOF {
-			d.busy, d.done = false, true
-			d.finish()
+		if err != nil && d == &t.back {
+			d.done = true
+			t.backendEnded(err)
 			break
 		}
-		if err == nil {
-			t.moved = t.w.loop.Now()
-			send := b[:n]
-			if d == &t.back {
-				send = t.before(send)
-			}
-			d.bytes += int64(len(send))
-			if _, err = d.to.Write(send); err == nil && d == &t.back {
-				err = t.goodbye()
-			}
+		if err == io.EOF {
+			d.busy, d.done = false, true
+			t.clientEnded()
+			break
+		}
+		if err != nil {
+			d.busy = false
+			t.end(d.failure())
+			break
+		}
+		t.moved = t.w.loop.Now()
+		send := b[:n]
+		if d == &t.back {
+			send = t.before(send)
+		}
+		d.bytes += int64(len(send))
+		if _, err = d.to.Write(send); err == nil && d == &t.back {
+			err = t.goodbye()
+		}
+		if err != nil && d == &t.out && d.to.Gone(false) && !t.ended {
+			// The other direction sees that too, once it has passed on what the backend said before.
+			d.busy, d.done = false, true
+			t.broke = d.failure()
+			t.endSoon()
+			break
 		}
 		if err != nil {
 			d.busy = false
@@ -155,16 +172,38 @@ func (d *way) Run() {
 	t.w.giveBuffer(b)
 }
 
-// finish passes the end of one direction on. The other one may go on, until it ends too or is idle.
-func (d *way) finish() {
-	t := d.t
-	if t.out.done && t.back.done {
+// clientEnded passes the end of the client on. What the backend still says reaches it, for a while.
+func (t *tunnel) clientEnded() {
+	if t.bc.conn.CloseWrite() != nil {
 		t.end(failure{})
 		return
 	}
-	if d.to.CloseWrite() != nil {
-		t.end(failure{})
+	t.endSoon()
+}
+
+// endSoon ends the tunnel after a while, one of whose sides has ended. WebSockets do not go on in one direction (RFC 6455
+// 7.1.1), and a side that does not notice would be counted for as long as a tunnel may be idle.
+func (t *tunnel) endSoon() {
+	if !t.leaving { // else it is about to end
+		t.w.loop.AfterFunc(&t.close, t.w.loop.Now()+int64(lastWords), func() { t.end(t.broke) })
 	}
+}
+
+// backendEnded ends the tunnel, by err, which is io.EOF where the backend ended in order. A client that has got no close
+// frame is told to connect again, unless it is in the middle of another frame: there it sees that something is missing.
+func (t *tunnel) backendEnded(err error) {
+	why := t.broke
+	if err != io.EOF && !why.failed() {
+		why = t.back.failure()
+	}
+	listens := !t.out.done || t.broke.failed()
+	if listens && !t.told && t.frames.between() && !t.frames.closed {
+		t.told = true
+		t.client.conn.Write(restart) // if that fails there is nobody to tell
+	}
+	t.over = true
+	t.back.busy = false
+	t.end(why)
 }
 
 func (d *way) failure() failure {
@@ -175,8 +214,13 @@ func (d *way) failure() failure {
 	return failure{reason: BackendCut}
 }
 
-// goodbyeFor is how long a client that was told to go may take.
-const goodbyeFor = 2 * time.Second
+const (
+	// goodbyeFor is how long a client that was told to go may take.
+	goodbyeFor = 2 * time.Second
+	// lastWords is how long a backend may take to end whose client has: longer than a garbage collection, or a loop of
+	// Node.js that is busy.
+	lastWords = 5 * time.Second
+)
 
 // leave tells the client to connect again, as soon as the backend has finished what it says, and then ends the tunnel.
 func (t *tunnel) leave() {
@@ -219,7 +263,7 @@ func (t *tunnel) before(b []byte) []byte {
 	case !t.leaving:
 		return b
 	case whole > 0:
-		t.frames = frames{} // what follows is dropped
+		t.frames = frames{closed: t.frames.closed} // what follows is dropped
 		return b[:whole]
 	case between:
 		t.frames = frames{}
@@ -230,7 +274,7 @@ func (t *tunnel) before(b []byte) []byte {
 
 // goodbye sends the close frame if it is time for it.
 func (t *tunnel) goodbye() error {
-	if !t.leaving || t.told || t.ended || !t.frames.between() {
+	if !t.leaving || t.told || t.ended || !t.frames.between() || t.frames.closed {
 		return nil
 	}
 	t.told = true
@@ -264,5 +308,10 @@ func (t *tunnel) end(why failure) {
 	}
 	t.entry.write(t, why)
 	t.bc.close()
+	if t.over {
+		t.client.tunnel = nil
+		t.client.endWithin(lingerFor)
+		return
+	}
 	t.client.close()
 }

@@ -138,11 +138,8 @@ func TestTunnelEnds(t *testing.T) {
 		if got := c.rest(); got != "last words" {
 			t.Fatalf("%q", got)
 		}
-		c.send("answer")
-		b.expect("answer")
-		c.close()
-		b.closed()
 		l.tunnels(0)
+		b.closed()
 	})
 	t.Run("client is reset", func(t *testing.T) {
 		o := newOrigin(t, nil)
@@ -161,6 +158,7 @@ func TestTunnelEnds(t *testing.T) {
 		l := newLab(t, []string{o.addr})
 		c, b := l.tunnel(o)
 		b.reset()
+		c.expect(string(restart))
 		c.closed()
 		l.tunnels(0)
 		l.answered(BackendCut, 1)
@@ -196,6 +194,7 @@ func TestTunnelEnds(t *testing.T) {
 		}()
 		b.take(1 << 20)
 		b.reset()
+		c.expect(string(restart))
 		<-gone
 		l.tunnels(0)
 		l.answered(BackendCut, 1)
@@ -261,6 +260,58 @@ func TestTunnelEnds(t *testing.T) {
 		l.tunnels(0)
 		c.broken()
 	})
+}
+
+// The end of a backend is that of its tunnels, also for a client that does not notice: one that can be told is told to connect
+// again, and none is kept for long.
+func TestTunnelsOfADeadBackend(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr})
+	hello, bye := string(frame(5, false)), string([]byte{0x88, 2, 3, 232})
+	for _, test := range []struct{ name, says, more string }{
+		{"silent", "", string(restart)},
+		{"after a frame", hello + hello, string(restart)},
+		{"in a head", hello + hello[:1], ""},
+		{"in a payload", hello[:4], ""},
+		{"after a close frame", hello + bye, ""},
+		{"in a close frame", bye[:3], ""},
+	} {
+		for how, end := range map[string]func(*peer){"FIN": (*peer).finish, "RST": (*peer).reset} {
+			t.Run(test.name+", "+how, func(t *testing.T) {
+				c, b := l.tunnel(o)
+				defer c.close()
+				b.send(test.says)
+				c.expect(test.says)
+				end(b)
+				if got := c.rest(); got != test.more {
+					t.Errorf("the client got %q, want %q", got, test.more)
+				}
+				l.tunnels(0)
+				c.send("still here")
+				eventually(t, "the client is gone", func() bool { return l.ln.Stats().Open == 0 })
+			})
+		}
+	}
+}
+
+// Likewise with a backend that does not notice that the client has ended.
+func TestTunnelOfADeadClient(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr}) // tunnels may be idle for an hour
+	c, b := l.tunnel(o)
+	c.send("last words")
+	c.finish()
+	if got := b.rest(); got != "last words" {
+		t.Errorf("the backend got %q", got)
+	}
+	last := string(frame(5, false))
+	b.send(last)
+	if got := c.rest(); got != last {
+		t.Errorf("the client got %q", got)
+	}
+	l.tunnels(0)
+	l.answered(ClientGone, 0)
+	l.answered(BackendCut, 0)
 }
 
 func TestUpgradeRefused(t *testing.T) {

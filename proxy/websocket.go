@@ -8,6 +8,8 @@ type frames struct {
 	head [10]byte // of the frame under way, as far as it has come; a mask does not matter here
 	n    uint8
 	left uint64 // of the frame's payload and mask
+
+	closed bool // a close frame has begun: nothing may follow it
 }
 
 // between reports whether the stream stands between two frames.
@@ -44,6 +46,7 @@ func (f *frames) feed(b []byte) (whole int) {
 			f.left += 4
 		}
 		f.n = 0
+		f.closed = f.closed || f.head[0]&0x0f == 8
 		if f.left == 0 {
 			whole = i
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -125,5 +126,35 @@ func TestShutdownLeaves(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A tunnel that comes from another process and cannot go on is told so where a frame may begin, and not behind a close frame.
+func TestRefusedMoves(t *testing.T) {
+	for _, test := range []struct {
+		moved Moved
+		told  string
+	}{
+		{Moved{}, string(restart)},
+		{Moved{Head: []byte{0x82}}, ""},
+		{Moved{Left: 1}, ""},
+		{Moved{Closed: true}, ""},
+	} {
+		us, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test.moved.Refuse(us[0], other[0])
+		var b [100]byte
+		n, err := syscall.Read(us[1], b[:])
+		if err != nil || string(b[:n]) != test.told {
+			t.Errorf("%+v: the client got %q, %v; want %q", test.moved, b[:n], err, test.told)
+		}
+		syscall.Close(us[1])
+		syscall.Close(other[1])
 	}
 }
