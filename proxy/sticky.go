@@ -137,7 +137,7 @@ func (x *exchange) elsewhere(head, have int) (yes, wait bool) {
 		}
 	}
 	if wait {
-		return false, true
+		return false, have < len(x.back) // a head may leave no room for more
 	}
 	return x.visit.MayBeElsewhere(x.resp.Status, data) && x.route.Pool.AllowSearch(x.w.loop.Now()), false
 }

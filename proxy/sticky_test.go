@@ -271,6 +271,36 @@ func TestUnknownSessionIsFound(t *testing.T) {
 	}
 }
 
+// A head that leaves no room in the buffer for the body to be looked at is passed on as it is.
+func TestUnknownSessionBehindALargeHead(t *testing.T) {
+	refusal := `{"code":1,"message":"Session ID unknown"}`
+	for _, room := range []int{1, len(refusal) - 1, len(refusal), len(refusal) + 1} {
+		head := "HTTP/1.1 400 Bad Request\r\nContent-Length: 41\r\nX: "
+		head += strings.Repeat("x", bodyBuffer-room-len(head)-4) + "\r\n\r\n"
+		serve := func(p *peer) {
+			p.head()
+			p.send(head + refusal[:1])
+			p.send(refusal[1:])
+			p.rest()
+		}
+		a, b := newOrigin(t, serve), newOrigin(t, serve)
+		l := newLab(t, []string{a.addr, b.addr}, single, sticky(affinity.Options{SocketIO: true}))
+		c := l.client()
+		c.send(get("/?EIO=4&transport=polling&sid=nobodys"))
+		if got := c.status(400); got != refusal {
+			t.Errorf("%q", got)
+		}
+		tries := uint64(1)
+		if room >= len(refusal) {
+			tries = 2
+		}
+		if n := l.tries(); n != tries {
+			t.Errorf("room for %d bytes: %d tries, want %d", room, n, tries)
+		}
+		c.close()
+	}
+}
+
 // TestMadeUpSessions holds that clients with made-up sessions cannot have each request tried everywhere.
 func TestMadeUpSessions(t *testing.T) {
 	_, backends := engines(t, 4)
