@@ -143,7 +143,11 @@ func (r *budget) inWindow(now int64, total uint64) (retries uint64, requests flo
 			before = s
 		}
 	}
-	requests = float64(total - first.requests)
+	// Counts that several loops change are not read in one moment, and a backend that leaves just now is counted twice: then
+	// there are fewer requests than there were.
+	if total > first.requests {
+		requests = float64(total - first.requests)
+	}
 	if begin = max(begin, before.at); first.at > begin && first.requests > before.requests {
 		requests += float64(first.requests-before.requests) * float64(first.at-begin) / float64(first.at-before.at)
 	}

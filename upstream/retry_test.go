@@ -24,6 +24,7 @@ func TestBudget(t *testing.T) {
 		{"only the window's requests", []step{{100, 10_000, 1, 1}, {1000, 10_000, 10, 3}}},
 		{"evenly before", []step{{1000, 100_000, 1000, 203}}},
 		{"seen since the last retry", []step{{100, 10_000, 1, 1}, {105, 10_100, 500, 3 + 20 + 99}}},
+		{"counted twice before", []step{{5, 1000, 1, 1}, {6, 999, 500, 202}}},
 		{"backends left", []step{{5, 1000, 1, 1}, {6, 1000, 500, 202}}},
 	} {
 		var r budget
