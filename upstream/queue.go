@@ -182,6 +182,10 @@ func (p *Pool) acquireQueued(s *Selection) (Lease, error) {
 	switch {
 	case w != nil && w.state == queued: // not its turn
 		err := p.snap.Load().refusal(s)
+		if errors.Is(err, ErrTried) { // who was left to try has gone
+			q.remove(w)
+			p.left(w, s.Now)
+		}
 		q.mu.Unlock()
 		return Lease{}, err
 	case w == nil && s.leases == 0:

@@ -328,3 +328,23 @@ func BenchmarkWait(b *testing.B) {
 		i = 1 - i
 	}
 }
+
+// Who has tried all that are left, and asks although it is not its turn, waits no more.
+func TestQueueLeftByTried(t *testing.T) {
+	p := limited("a:1 b:1", nil)
+	c := newCrowd(t, p)
+	c.expect("1", "a")
+	c.goes("1")
+	c.expect("2", "a") // while 1 has failed there
+	c.expect("3", "b")
+	c.expect("1", "waits")
+	p.Update(limits("a:1"), nil, nil)
+	if _, err := p.Acquire(&c.person("1").s); !errors.Is(err, ErrTried) {
+		t.Fatal(err)
+	}
+	if n := p.Waiting(); n != 0 {
+		t.Errorf("%d waiting", n)
+	}
+	c.goes("2")
+	c.expect("4", "a") // and is owed nothing
+}
