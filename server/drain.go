@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func (s *Server) note(ctx context.Context, b *upstream.Backend, what, why string
 	s.log.Info("backend "+what, attrs...)
 }
 
-// find is the backend of a pool, by its name or its address.
+// find is the backend of a pool, by its name, its address, or its port where only one has it.
 func (s *Server) find(inPool, backend string) (*pool, *upstream.Backend, error) {
 	p, err := s.findPool(inPool)
 	if err != nil {
@@ -133,6 +134,21 @@ func (s *Server) find(inPool, backend string) (*pool, *upstream.Backend, error) 
 	for _, b := range p.Snapshot().All {
 		if b.Addr.String() == backend {
 			return p, b, nil
+		}
+	}
+	if port, err := strconv.ParseUint(backend, 10, 16); err == nil {
+		var at []*upstream.Backend
+		names := names[:0:0]
+		for _, b := range p.Snapshot().All {
+			if b.Addr.Path == "" && b.Addr.AddrPort.Port() == uint16(port) {
+				at, names = append(at, b), append(names, b.Name)
+			}
+		}
+		switch {
+		case len(at) == 1:
+			return p, at[0], nil
+		case len(at) > 1:
+			return nil, nil, fmt.Errorf("backend %q of pool %q is %w: port %d is that of %s", backend, inPool, admin.ErrUnknown, port, some(names))
 		}
 	}
 	return nil, nil, fmt.Errorf("backend %q of pool %q is %w%s", backend, inPool, admin.ErrUnknown, config.DidYouMean(backend, names))

@@ -128,6 +128,30 @@ func TestDrainIsTakenBack(t *testing.T) {
 	<-got
 }
 
+// TestDrainByPort holds that a port is enough where it is that of one backend, and never goes before a name.
+func TestDrainByPort(t *testing.T) {
+	h := start(t, `[pool.app]
+backends = [{address = "127.0.0.1:3001"}, {address = "[::1]:3002", name = "two"}, {address = "127.0.0.1:3002", name = "3001"},
+  {address = "127.0.0.1:3004"}, {address = "unix:/nowhere:3005"}]
+[pool.app.health]
+interval = "1h"
+`)
+	for backend, want := range map[string]string{"3004": "127.0.0.1:3004", "3001": "3001", "[::1]:3002": "two"} {
+		if d, err := h.Drain(within(t), "app", backend); err != nil || d.Backend != want {
+			t.Errorf("%s: %+v %v, want %s", backend, d, err, want)
+		}
+	}
+	for backend, want := range map[string]string{
+		"3002":  `backend "3002" of pool "app" is not known: port 3002 is that of two, 3001`,
+		"3005":  `backend "3005" of pool "app" is not known`,
+		"69540": `backend "69540" of pool "app" is not known`, // 3004, and 65536 more
+	} {
+		if _, err := h.Drain(within(t), "app", backend); !errors.Is(err, admin.ErrUnknown) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", backend, err, want)
+		}
+	}
+}
+
 func TestDrainOfNobody(t *testing.T) {
 	h := start(t, pools(app(t, "a")))
 	for want, c := range map[string][2]string{

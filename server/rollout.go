@@ -150,6 +150,23 @@ func (ro *rollouts) whyOut(l *upstream.Live) string {
 	return "a rollout takes it out"
 }
 
+// bad is why a rollout left l out, nil when none did.
+func (ro *rollouts) bad(l *upstream.Live) *bad {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if o := ro.out[l]; o != nil && o.how == admin.OutBad && l.Life().Wanted == upstream.Draining {
+		return &bad{o.why}
+	}
+	return nil
+}
+
+// inherit makes what the lb before knew of b this one's: the next rollout begins with it.
+func (ro *rollouts) inherit(b *upstream.Backend, is *bad) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.take(b, &outside{how: admin.OutBad, why: is.Why})
+}
+
 // forget is for a backend that somebody took back.
 func (ro *rollouts) forget(l *upstream.Live) {
 	ro.mu.Lock()

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -300,6 +301,41 @@ func TestRolloutGoesOn(t *testing.T) {
 	if got := h.health(a.addr).State; got != admin.Draining {
 		t.Errorf("it is %s", got)
 	}
+}
+
+// TestRolloutBadIsHandedOver holds that an upgrade keeps what a rollout said of a backend: it stays out, the status says
+// why, and the next rollout may begin with it.
+func TestRolloutBadIsHandedOver(t *testing.T) {
+	a, b, c := newInstance(t, "a", nil), newInstance(t, "b", nil), newInstance(t, "c", nil)
+	text := pools(a.addr, b.addr, c.addr) + rare
+	old := start(t, text)
+	r := old.holds(admin.RolloutOrder{Pool: "app"})
+	r.drains(a.addr)
+	if err := r.rolloutBad(context.Background(), r.id, a.addr, "its command failed"); err != nil {
+		t.Fatal(err)
+	}
+	r.hangUp()
+	<-r.ended
+	if _, err := old.Drain(within(t), "app", b.addr); err != nil {
+		t.Fatal(err)
+	}
+	told, err := json.Marshal(old.stateNow())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st state
+	if err := json.Unmarshal(told, &st); err != nil {
+		t.Fatal(err)
+	}
+	h := start(t, text)
+	h.adopt(&st)
+	if st := h.health(a.addr); st.State != admin.Draining || st.Why != "left out by a rollout: its command failed" {
+		t.Errorf("%+v", st)
+	}
+	next := h.holds(admin.RolloutOrder{Pool: "app"})
+	next.is(map[string]string{a.addr: admin.OutBad, b.addr: admin.OutOther})
+	next.drains(a.addr)
+	next.is(map[string]string{a.addr: admin.OutDraining, b.addr: admin.OutOther})
 }
 
 // TestRolloutCounts holds the proof against what was sent.

@@ -35,7 +35,13 @@ type backendState struct {
 	Draining bool   `json:"draining,omitempty"`
 	Sessions bool   `json:"sessions,omitempty"` // it drains, and keeps its sessions
 	Ramps    bool   `json:"ramps,omitempty"`
+	Bad      *bad   `json:"bad,omitempty"` // nil: no rollout left it out
 	health.Standing
+}
+
+// bad is what a rollout said of a backend that it left out.
+type bad struct {
+	Why string `json:"why"`
 }
 
 // state is what is known now.
@@ -51,7 +57,7 @@ func (s *Server) stateNow() *state {
 		m := s.checks.of[p.Pool]
 		s.checks.mu.Unlock()
 		for _, b := range p.Snapshot().All {
-			bs := backendState{Name: b.Name, Address: b.Addr.String(), Draining: b.Life().Wanted != upstream.In, Sessions: b.Life().Sessions, Ramps: b.Ramps()}
+			bs := backendState{Name: b.Name, Address: b.Addr.String(), Draining: b.Life().Wanted != upstream.In, Sessions: b.Life().Sessions, Ramps: b.Ramps(), Bad: s.rollouts.bad(b.Live)}
 			if m != nil {
 				bs.Standing = m.Standing(b)
 			}
@@ -92,6 +98,9 @@ func (s *Server) adopt(st *state) {
 					s.keepSessions(b, p.Snapshot().Settings.DrainSessions)
 				case bs.Draining:
 					p.SetWanted(b, upstream.Draining)
+				}
+				if bs.Bad != nil {
+					s.rollouts.inherit(b, bs.Bad)
 				}
 				if bs.Ramps {
 					p.StartRamp(b)

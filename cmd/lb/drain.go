@@ -16,12 +16,13 @@ func drainCommand(w world) *cobra.Command {
 closed at once, requests that it works on are waited for, and clients of its WebSockets are told to connect again,
 spread over the first half of the wait.
 
-POOL and BACKEND are the names in the configuration; a backend without a name is called by its address. It stays out
-of use, over reloads too, until "lb ready" or a restart of lb.
+POOL and BACKEND are the names in the configuration; a backend without a name is called by its address. A port alone
+will do where only one backend of the pool has it. It stays out of use, over reloads too, until "lb ready" or a
+restart of lb.
 
 Exit code: 0 when the backend is empty, 5 when something was left at the end of the wait, 1 when somebody took it back
 meanwhile, 7 when there is no such backend, 4 when no lb runs.`,
-		Example: "  lb drain app 127.0.0.1:3000\n  lb drain app blue-1 --wait 5m",
+		Example: "  lb drain app 127.0.0.1:3000\n  lb drain app 3000\n  lb drain app blue-1 --wait 5m",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if wait < 0 || wait > admin.MaxWait {
