@@ -44,7 +44,7 @@ A file that is there is never overwritten, unless --force says so. The new one h
 	f.StringVar(&a.ports, "ports", "", "where the app listens: a port, a range, an `address`, or several with commas")
 	f.StringVar(&a.listen, "listen", "", "the `address` that clients connect to; by default :8080, for /etc/lb/config.toml :80")
 	f.StringVar(&a.health, "health", "", "a `path` of the app that answers 200 when an instance is well; by default lb only connects")
-	f.StringVar(&a.strategy, "strategy", config.Strategies()[0], "who gets the next request: `"+strings.Join(config.Strategies(), "|")+"`")
+	f.StringVar(&a.strategy, "strategy", config.Strategies()[0], "who gets the next request, a `name`: "+strings.Join(config.Strategies(), ", "))
 	f.BoolVar(&a.sticky, "sticky", false, "the app keeps state of clients in memory: each comes back to its instance, by a cookie")
 	f.BoolVar(&a.socketio, "socketio", false, "the app uses Socket.IO: writes what there is to choose; it works without, too")
 	f.StringVar(&a.proxies, "trusted-proxies", "", "proxies before lb whose X-Forwarded-For is believed, such as an ALB's `networks`, with commas")

@@ -60,5 +60,6 @@ With these in config.toml, "lb run" takes requests on port 8080.`,
 		c.DisableFlagsInUseLine = true // there is little but --help
 	}
 	complete(root)
+	guide(root, w)
 	return root
 }

@@ -44,6 +44,9 @@ is no such pool.`,
 			if len(args) > 0 {
 				v.pool = args[0]
 			}
+			if _, err := time.ParseDuration(v.pool); err == nil && c.Flags().Changed("watch") {
+				return misused("%q is taken for a pool: write --watch=%s", v.pool, v.pool)
+			}
 			if !c.Flags().Changed("watch") {
 				st, raw, err := v.ask()
 				if err != nil {
