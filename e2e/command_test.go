@@ -79,9 +79,9 @@ func TestCommands(t *testing.T) {
 		{[]string{"--help"}, 0, `(?s)Usage:.*lb demo.*lb check config.toml.*lb run config.toml`},
 		{[]string{"run", "--help"}, 0, `(?s)SIGTERM.*SIGHUP.*SIGUSR1.*Exit code`},
 		{[]string{}, 0, `Usage:`},
-		{[]string{"rum"}, 1, `unknown command "rum"`},
-		{[]string{"run", "--fast"}, 1, `unknown flag: --fast`},
-		{[]string{"check", "a", "b"}, 1, `at most 1 arg`},
+		{[]string{"rum"}, 64, `unknown command "rum"`},
+		{[]string{"run", "--fast"}, 64, `unknown flag: --fast`},
+		{[]string{"check", "a", "b"}, 64, `at most 1 arg`},
 	} {
 		code, out, errs := run(t, lbBinary, c.args...)
 		if code != c.code || !regexp.MustCompile(c.want).MatchString(out+errs) || (code == 0) != (errs == "") {

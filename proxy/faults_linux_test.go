@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,8 +129,16 @@ func TestOutOfDescriptors(t *testing.T) {
 	q.send(get("/4"))
 	eventually(t, "accepting pauses", func() bool { return l.ln.Stats().Paused > 0 })
 	restore()
-	if got := q.status(200); got != "GET /4 " {
-		t.Fatalf("%q", got)
+	head, body = q.answer()
+	if strings.HasPrefix(head, "HTTP/1.1 503 ") {
+		// A connection of the requests before was closed at last, and what that freed was enough to accept with, not to
+		// connect with.
+		own(t, head, body, 503, false)
+		q.send(get("/4"))
+		head, body = q.answer()
+	}
+	if !strings.HasPrefix(head, "HTTP/1.1 200 ") || body != "GET /4 " {
+		t.Fatalf("%q %q", head, body)
 	}
 }
 

@@ -279,10 +279,10 @@ func TestAppAsksToBeDrained(t *testing.T) {
 // TestReadyWaitsForACheck restarts an instance that needs a while: it gets nothing before its check passes, although it
 // was well when it was drained, and TakeBack says when that is.
 func TestReadyWaitsForACheck(t *testing.T) {
-	var starting atomic.Bool
+	var starting, unwell atomic.Bool
 	a := newInstance(t, "a", nil)
 	b := newInstance(t, "b", func(w http.ResponseWriter, r *http.Request) {
-		if starting.Load() {
+		if starting.Load() || unwell.Load() && r.URL.Path == "/health" {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
@@ -318,11 +318,11 @@ func TestReadyWaitsForACheck(t *testing.T) {
 	if _, err := h.Drain(within(t), "app", b.addr); err != nil {
 		t.Fatal(err)
 	}
-	starting.Store(true)
+	unwell.Store(true)
 	if r, err := h.TakeBack(past, "app", b.addr, true); err != nil || !r.Ready {
 		t.Errorf("%v %+v", err, r)
 	}
-	starting.Store(false)
+	unwell.Store(false)
 	l.end(t)
 }
 
