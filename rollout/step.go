@@ -196,8 +196,9 @@ func (r *run) awaitRoom(ctx context.Context, t Target) error {
 			return fmt.Errorf("%s: a reload moved it from %s to %s", t.Name, t.Address, v.Backends[i].Address)
 		}
 		away := r.away(&v)
-		costs := v.Backends[i].State == admin.Ready
 		last := !slices.ContainsFunc(v.Backends, func(b admin.RolloutBackend) bool { return b.Name != t.Name && b.State == admin.Ready })
+		// When nobody is ready, requests go to whoever is not known to be down.
+		costs := v.Backends[i].State == admin.Ready || last && v.Backends[i].State != admin.Down
 		if !costs || !last && len(away)+len(r.others(t.Name))+1 <= r.plan.AtOnce {
 			if paused {
 				r.report(Event{Event: Resumed, Target: t, Took: time.Since(begin)})

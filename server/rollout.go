@@ -288,7 +288,7 @@ func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.
 	return d, nil
 }
 
-// takeOut makes b one that r has out. It never takes the last one that is ready.
+// takeOut makes b one that r has out. It never takes the last one that is in use; one that is down is not.
 func (s *Server) takeOut(r *rollout, p *pool, b *upstream.Backend) error {
 	ro := &s.rollouts
 	ro.mu.Lock()
@@ -297,7 +297,7 @@ func (s *Server) takeOut(r *rollout, p *pool, b *upstream.Backend) error {
 	switch {
 	case wanted == upstream.Draining && was == nil:
 		return fmt.Errorf("%w: somebody else has", admin.ErrNotOut)
-	case wanted == upstream.In && !othersReady(p, b):
+	case wanted == upstream.In && !othersReady(p, b) && admin.StateOf(b) != admin.Down:
 		return admin.ErrLastReady
 	}
 	ro.take(b, &outside{by: r, how: admin.OutDraining})

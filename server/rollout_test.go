@@ -266,6 +266,16 @@ func TestRolloutRefuses(t *testing.T) {
 	}
 }
 
+// TestRolloutTakesOutWhatIsDown: the only backend of a pool may be restarted when it serves nobody.
+func TestRolloutTakesOutWhatIsDown(t *testing.T) {
+	a := newInstance(t, "a", nil)
+	h := start(t, pools(a.addr)+"health = { interval = \"20ms\", changing = \"10ms\" }\n")
+	a.die()
+	h.awaitState(a.addr, admin.Down)
+	r := h.holds(admin.RolloutOrder{Pool: "app"})
+	r.drains(a.addr)
+}
+
 // TestRolloutGoesOn holds that a rollout survives reloads, and that another lb can be told where one was.
 func TestRolloutGoesOn(t *testing.T) {
 	a, b, c := newInstance(t, "a", nil), newInstance(t, "b", nil), newInstance(t, "c", nil)
