@@ -80,8 +80,8 @@ func TestCommands(t *testing.T) {
 		{[]string{"run", "--help"}, 0, `(?s)SIGTERM.*SIGHUP.*SIGUSR1.*Exit code`},
 		{[]string{}, 0, `Usage:`},
 		{[]string{"rum"}, 64, `unknown command "rum"`},
-		{[]string{"run", "--fast"}, 64, `unknown flag: --fast`},
-		{[]string{"check", "a", "b"}, 64, `at most 1 arg`},
+		{[]string{"run", "--fast"}, 64, `has no flag --fast`},
+		{[]string{"check", "a", "b"}, 64, `"b" is too much: lb check \[FILE\]`},
 	} {
 		code, out, errs := run(t, lbBinary, c.args...)
 		if code != c.code || !regexp.MustCompile(c.want).MatchString(out+errs) || (code == 0) != (errs == "") {

@@ -82,7 +82,7 @@ func TestDrain(t *testing.T) {
 	expect([]string{"ready", "ap", "one", "--socket", socket}, 7, "", `lb: pool "ap" is not known, did you mean "app"\?`+"\n")
 	expect([]string{"drain", "app", "one", "--wait", "25h", "--socket", socket}, 64, "", "lb: --wait 25h0m0s: it is 0s to 24h\n")
 	expect([]string{"drain", "app", "one", "--wait", "-1ns", "--socket", socket}, 64, "", "lb: --wait -1ns: it is 0s to 24h\n")
-	expect([]string{"drain", "app"}, 64, "", `lb: accepts 2 arg\(s\), received 1`+"\n")
+	expect([]string{"drain", "app"}, 64, "", `lb: BACKEND is missing: lb drain POOL BACKEND, as in: .*`+"\n")
 	c.signal(syscall.SIGTERM)
 	if code := c.wait(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, c.stderr.String())

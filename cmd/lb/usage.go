@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode"
 
@@ -19,21 +18,16 @@ const (
 	widest    = 100
 )
 
-// flagList and topicPath are places in cobra's template of a usage: where flags are listed, and where a topic is called as
-// if it were a command.
-var (
-	flagList  = regexp.MustCompile(`\.FlagUsages\b`)
-	topicPath = "{{rpad .CommandPath .CommandPathPadding}}"
-)
-
 // guide has root and all below it say what they take: folded to the width of the terminal, 80 where there is none, and
 // with words for what was meant when the command line is wrong.
 func guide(root *cobra.Command, w world) {
 	out := terminalOf(w.stdout)
 	width, _ := out.size()
 	width = min(max(width, narrowest), widest)
-	t := flagList.ReplaceAllString(root.UsageTemplate(), fmt.Sprintf(".FlagUsagesWrapped %d", width))
-	root.SetUsageTemplate(strings.Replace(t, topicPath, `{{rpad (print "lb help " .Name) .CommandPathPadding}} `, 1))
+	root.SetUsageFunc(func(c *cobra.Command) error {
+		_, err := fmt.Fprint(c.OutOrStderr(), usage(c, width))
+		return err
+	})
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) {
 		if text := c.Long; text != "" {
 			fmt.Fprint(w.stdout, fold(text, width), "\n\n")
@@ -41,7 +35,7 @@ func guide(root *cobra.Command, w world) {
 			fmt.Fprint(w.stdout, c.Short, "\n\n")
 		}
 		if c.Runnable() || c.HasSubCommands() {
-			fmt.Fprint(w.stdout, c.UsageString())
+			fmt.Fprint(w.stdout, usage(c, width))
 		}
 	})
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -63,6 +57,49 @@ func guide(root *cobra.Command, w world) {
 			c.Args = spoken(c.Args)
 		}
 	}
+}
+
+// usage says how c is called. It does not use cobra's templates: with those, text/template is in the binary, and by that
+// every method there is, 1.7 MB of them.
+func usage(c *cobra.Command, width int) string {
+	var b strings.Builder
+	b.WriteString("Usage:")
+	if c.Runnable() {
+		fmt.Fprintf(&b, "\n  %s", c.UseLine())
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n  %s [command]", c.CommandPath())
+	}
+	if c.HasExample() {
+		fmt.Fprintf(&b, "\n\nExamples:\n%s", c.Example)
+	}
+	var commands, topics []string
+	for _, s := range c.Commands() {
+		switch {
+		case s.IsAvailableCommand() || s.Name() == "help":
+			commands = append(commands, fmt.Sprintf("\n  %-*s %s", s.NamePadding(), s.Name(), s.Short))
+		case s.IsAdditionalHelpTopicCommand():
+			topics = append(topics, fmt.Sprintf("\n  lb help %s  %s", s.Name(), s.Short))
+		}
+	}
+	list := func(title string, lines []string) {
+		if len(lines) > 0 {
+			fmt.Fprintf(&b, "\n\n%s:%s", title, strings.Join(lines, ""))
+		}
+	}
+	list("Available Commands", commands)
+	if c.HasAvailableLocalFlags() {
+		fmt.Fprintf(&b, "\n\nFlags:\n%s", strings.TrimRight(c.LocalFlags().FlagUsagesWrapped(width), " \n"))
+	}
+	if c.HasAvailableInheritedFlags() {
+		fmt.Fprintf(&b, "\n\nGlobal Flags:\n%s", strings.TrimRight(c.InheritedFlags().FlagUsagesWrapped(width), " \n"))
+	}
+	list("Additional help topics", topics)
+	if len(commands) > 0 {
+		fmt.Fprintf(&b, "\n\nUse \"%s [command] --help\" for more information about a command.", c.CommandPath())
+	}
+	b.WriteString("\n")
+	return b.String()
 }
 
 // spoken is args, with words that name what a command takes when there are too few or too many.
