@@ -45,8 +45,9 @@ func TestKillUnderLoad(t *testing.T) {
 	if got := m.sum("lb_listener_requests_total"); got != float64(len(all)) {
 		t.Errorf("lb counts %v requests, clients %d", got, len(all))
 	}
-	if m.sum("lb_backend_retries_total") == 0 || m.sum("lb_backend_connection_errors_total", "backend=a") == 0 {
-		t.Error("lb counts no retry, or no connection that failed")
+	// There may be no retry at all: lb sees the connections end, and often finds out before a request meets the dead.
+	if got := m.sum("lb_backend_ejections_total", "backend=a"); got < 2 {
+		t.Errorf("the instance was killed twice, and lb counts %v ejections", got)
 	}
 	for _, name := range []string{"b", "c", "d"} {
 		if got := m.sum("lb_backend_faults_total", "backend="+name); got != 0 {
