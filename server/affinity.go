@@ -204,50 +204,58 @@ const (
 	begun = time.Second
 )
 
+// keeping is one drain of a backend that keeps its sessions. A later drain of the same has another one, and its limit
+// counts.
+type keeping struct {
+	begin time.Time
+	limit time.Duration
+}
+
 // keepSessions lets a draining backend keep its sessions until it has none, or for the given time.
 func (s *Server) keepSessions(b *upstream.Backend, limit time.Duration) {
-	if _, there := s.keeping.LoadOrStore(b.Live, true); there {
-		return
-	}
-	begin := time.Now()
-	end := func() {
-		b.Pool().EndSessions(b)
-		s.proxy.Forget([]*upstream.Backend{b})
-		s.keeping.Delete(b.Live)
-	}
-	if s.lost(b, begin, limit) { // it has none, as most
-		end()
+	k := &keeping{time.Now(), limit}
+	s.keeping.Store(b.Live, k)
+	if s.ends(b, k) { // it has none, as most
 		return
 	}
 	s.tasks.Go(func() {
-		defer s.keeping.Delete(b.Live)
 		t := time.NewTicker(look)
 		defer t.Stop()
-		for b.Life().Sessions && !s.lost(b, begin, limit) {
+		for !s.ends(b, k) {
 			select {
 			case <-t.C:
 			case <-s.ended.Done():
 				return
 			}
 		}
-		if b.Life().Sessions {
-			end()
-		}
 	})
 }
 
+// ends ends the sessions of a draining backend when it is time, and reports whether k has nothing more to do.
+func (s *Server) ends(b *upstream.Backend, k *keeping) bool {
+	if b.Life().Sessions && !s.lost(b, k) {
+		now, _ := s.keeping.Load(b.Live)
+		return now != k // a later drain sees to it
+	}
+	if s.keeping.CompareAndDelete(b.Live, k) && b.Life().Sessions {
+		b.Pool().EndSessions(b)
+		s.proxy.Forget([]*upstream.Backend{b})
+	}
+	return true
+}
+
 // lost reports whether a draining backend has no sessions any more, or none that are worth waiting for.
-func (s *Server) lost(b *upstream.Backend, begin time.Time, limit time.Duration) bool {
+func (s *Server) lost(b *upstream.Backend, k *keeping) bool {
 	p := s.pool(b.Pool().Name)
 	life := b.Life()
-	if p == nil || p.affinity == nil || life.Probed == upstream.Down || life.Dead || time.Since(begin) >= limit {
+	if p == nil || p.affinity == nil || life.Probed == upstream.Down || life.Dead || time.Since(k.begin) >= k.limit {
 		return true
 	}
 	if !p.affinity.Counted() {
 		return false
 	}
 	p.affinity.Sweep(loop.Clock())
-	return p.affinity.Sessions(b.Name) == 0 && (b.Inflight() == 0 || time.Since(begin) >= begun)
+	return p.affinity.Sessions(b.Name) == 0 && (b.Inflight() == 0 || time.Since(k.begin) >= begun)
 }
 
 // stateFile is where the sessions of a pool are kept while lb is restarted.

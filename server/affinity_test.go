@@ -185,6 +185,38 @@ func TestDrainWaitsForSessions(t *testing.T) {
 	}
 }
 
+// A drain goes by its own patience, and not by that of one before it, which was called off a moment ago: with that, it
+// would never end.
+func TestDrainAgainWithSessions(t *testing.T) {
+	a, b := newInstance(t, "a", nil), newInstance(t, "b", nil)
+	h := start(t, pools(a.addr, b.addr)+kept+"\n[pool.app.affinity]\nkind = \"cookie\"\ndrain = \"1h\"\n")
+	for round := range 3 { // of which each would meet what the one before began
+		patient, cancel := context.WithTimeout(context.Background(), time.Hour)
+		first := make(chan error, 1)
+		go func() {
+			_, err := h.Drain(patient, "app", a.addr)
+			first <- err
+		}()
+		h.awaitState(a.addr, admin.Draining)
+		waitFor(t, "its sessions are kept", func() bool { return h.backend("app", a.addr).Life().Sessions })
+		if _, err := h.TakeBack(within(t), "app", a.addr, true); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-first; err != admin.ErrTakenBack {
+			t.Errorf("the first: %v", err)
+		}
+		cancel()
+		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+		if d, err := h.Drain(ctx, "app", a.addr); err != nil || !d.Empty {
+			t.Errorf("round %d: %+v %v", round, d, err)
+		}
+		cancel()
+		if _, err := h.TakeBack(within(t), "app", a.addr, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // talker is an instance with sessions as Engine.IO has them.
 func talker(t *testing.T, name string) *instance {
 	var mu sync.Mutex

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"lb/admin"
 	"lb/config"
@@ -270,9 +269,6 @@ func (s *Server) serve(o *opening) {
 	}
 }
 
-// doorWait is how long what was asked at a door that is gone may take to be answered.
-const doorWait = time.Minute
-
 // leave stops listening at what is gone. Connections that were accepted go on.
 func (s *Server) leave(gone *places) {
 	var closing sync.WaitGroup
@@ -285,14 +281,13 @@ func (s *Server) leave(gone *places) {
 	}
 	closing.Wait()
 	for _, d := range gone.doors {
-		s.tasks.Go(func() { d.shut(s.ended, doorWait) })
+		s.tasks.Go(func() { d.shut(s.ended) })
 	}
 }
 
-// shut stops listening at d and lets requests end within the given time.
-func (d *door) shut(ctx context.Context, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
+// shut stops listening at d and lets requests end until ctx does. Each has a limit of its own, but for the rollout that
+// lasts as long as its connection: to cut those would put back what is being restarted.
+func (d *door) shut(ctx context.Context) {
 	if d.web.Shutdown(ctx) != nil {
 		d.web.Close()
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lb/admin"
 )
 
 // systemd is what a service manager hears.
@@ -135,6 +137,16 @@ func TestNotify(t *testing.T) {
 			}
 		}
 		return reloads == 2 && ready == 3
+	})
+
+	// An upgrade that comes to nothing is not shown for ever after.
+	if v := h.Upgrade(t.Context(), admin.UpgradeOrder{Binary: "/nonexistent"}); v.Upgraded {
+		t.Errorf("%+v", v)
+	}
+	waitFor(t, "the status after an upgrade that failed", func() bool {
+		all := m.heard()
+		i := slices.Index(all, "STATUS=upgrading: starting /nonexistent")
+		return i >= 0 && slices.ContainsFunc(all[i:], func(msg string) bool { return strings.Contains(msg, "STATUS=app: 2 of 2 backends ready") })
 	})
 
 	client := make(chan struct{})

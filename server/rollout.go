@@ -175,50 +175,58 @@ func (ro *rollouts) forget(l *upstream.Live) {
 }
 
 // dropRollout ends r and leaves everything as it is.
-func (s *Server) dropRollout(r *rollout) (left []*upstream.Live) {
-	ro := &s.rollouts
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
+func (s *Server) dropRollout(r *rollout) {
+	s.rollouts.mu.Lock()
+	defer s.rollouts.mu.Unlock()
+	s.rollouts.drop(r)
+}
+
+// drop gives what r had out, which is nobody's from now on. The caller holds mu.
+func (ro *rollouts) drop(r *rollout) (left []*outside) {
 	ro.all = slices.DeleteFunc(ro.all, func(o *rollout) bool { return o == r })
-	for l, o := range ro.out {
+	for _, o := range ro.out {
 		if o.by == r {
 			o.by = nil
-			left = append(left, l)
+			left = append(left, o)
 		}
 	}
 	return left
 }
 
-// endRollout ends r and puts back what it has out. What it was about to restart comes back when it passes its checks:
-// nobody knows how far that went.
+// endRollout ends r and puts back what it has out.
 func (s *Server) endRollout(ctx context.Context, r *rollout) {
-	left := s.dropRollout(r)
+	s.rollouts.mu.Lock()
+	said := s.putBack(r.Pool, s.rollouts.drop(r))
+	s.rollouts.mu.Unlock()
 	s.rolloutEvent(r, "rollout is over")
-	p := s.pool(r.Pool)
+	for _, say := range said {
+		say(ctx)
+	}
+}
+
+// putBack puts back those of left that are still out and not bad. What was about to be restarted comes back when it
+// passes its checks: nobody knows how far that went. The caller holds s.rollouts.mu, so that nobody takes one back
+// meanwhile, or out again, and calls what is returned when it does not any more.
+func (s *Server) putBack(pool string, left []*outside) (said []func(context.Context)) {
+	p, ro := s.pool(pool), &s.rollouts
 	if p == nil {
-		return
+		return nil
 	}
 	for _, b := range p.Snapshot().All {
-		if !slices.Contains(left, b.Live) || b.Life().Wanted != upstream.Draining {
+		o := ro.out[b.Live]
+		if o == nil || o.how == admin.OutBad || b.Life().Wanted != upstream.Draining || !slices.Contains(left, o) {
 			continue
 		}
-		s.rollouts.mu.Lock()
-		o := s.rollouts.out[b.Live]
-		how := o.how
-		if how != admin.OutBad {
-			delete(s.rollouts.out, b.Live)
-		}
-		s.rollouts.mu.Unlock()
-		switch how {
-		case admin.OutDraining:
-			p.SetWanted(b, upstream.In)
-			s.note(ctx, b, "put back", "its rollout was interrupted")
-		case admin.OutRestarting:
+		delete(ro.out, b.Live)
+		why := "its rollout was interrupted"
+		if o.how == admin.OutRestarting {
 			s.recheck(p, b)
-			p.SetWanted(b, upstream.In)
-			s.note(ctx, b, "put back", "its rollout was interrupted while it was being restarted: its check has to pass first")
+			why += " while it was being restarted: its check has to pass first"
 		}
+		p.SetWanted(b, upstream.In)
+		said = append(said, func(ctx context.Context) { s.note(ctx, b, "put back", why) })
 	}
+	return said
 }
 
 func (s *Server) listRollouts() []admin.Rollout {

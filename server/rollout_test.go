@@ -231,6 +231,38 @@ func TestRolloutEnds(t *testing.T) {
 	}
 }
 
+// A rollout ends while somebody takes back what it has out: whoever is first, the backend is in use, and lb goes on
+// answering for its rollouts.
+func TestRolloutEndsAsOneIsTakenBack(t *testing.T) {
+	a, b := newInstance(t, "a", nil), newInstance(t, "b", nil)
+	h := start(t, pools(a.addr, b.addr)+rare)
+	live := h.backend("app", a.addr).Live
+	h.events.mu.Lock()
+	h.events.told = func(line string) {
+		if strings.Contains(line, "rollout is over") {
+			h.rollouts.forget(live) // as whoever takes it back does first
+		}
+	}
+	h.events.mu.Unlock()
+	for range 100 {
+		r := h.holds(admin.RolloutOrder{Pool: "app"})
+		r.drains(a.addr)
+		back := make(chan error, 1)
+		go func() {
+			_, err := h.TakeBack(within(t), "app", a.addr, true)
+			back <- err
+		}()
+		r.hangUp()
+		<-r.ended
+		if err := <-back; err != nil {
+			t.Fatal(err)
+		}
+		if got := h.health(a.addr).State; got != admin.Ready {
+			t.Fatalf("it is %s", got)
+		}
+	}
+}
+
 // TestRolloutRefuses holds what a rollout may not do.
 func TestRolloutRefuses(t *testing.T) {
 	a, b := newInstance(t, "a", nil), newInstance(t, "b", nil)

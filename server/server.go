@@ -94,7 +94,7 @@ type Server struct {
 	deviations deviations // from the configuration
 	checks     checks
 	rollouts   rollouts
-	keeping    sync.Map // *upstream.Live of the backends that drain and keep their sessions
+	keeping    sync.Map // *keeping by *upstream.Live of backends that drain and keep their sessions
 	history    *history.Recorder
 	live       *admin.Live
 	page       *admin.Page
@@ -319,10 +319,14 @@ func (s *Server) Run(ctx context.Context) error {
 		s.remember()
 	}
 	close(over)
-	// To the end of the stop, people can see how it goes.
+	// To the end of the stop, people can see how it goes; and who ordered an upgrade gets the verdict.
+	late, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var doors sync.WaitGroup
 	for _, d := range s.places.Load().doors {
-		s.tasks.Go(func() { d.shut(context.Background(), time.Second) })
+		doors.Go(func() { d.shut(late) })
 	}
+	doors.Wait()
 	s.end()
 	s.unlink()
 	s.tasks.Wait()

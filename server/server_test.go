@@ -155,13 +155,17 @@ func handler(t *testing.T, h http.HandlerFunc) string {
 
 // lines is a writer whose text can be read meanwhile.
 type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	told func(string) // guarded by mu; called with each, if not nil
 }
 
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.told != nil {
+		l.told(string(p))
+	}
 	return l.b.Write(p)
 }
 

@@ -155,6 +155,7 @@ func (s *Server) Upgrade(ctx context.Context, o admin.UpgradeOrder) admin.Upgrad
 	}
 	s.upgrades.mu.Unlock()
 	if err != nil {
+		s.tellReady() // else the service manager goes on showing what was tried
 		return done(err)
 	}
 	v.Upgraded, v.PID, v.To = true, next.pid, next.version
@@ -547,7 +548,6 @@ const wellWait = 10 * time.Second
 type suspended struct {
 	sockets []*proxy.Listener
 	numbers map[*proxy.Listener]int // of sockets, as the successor knows them
-	gone    []*proxy.Listener       // the successor does not want them
 	doors   []*door
 	copies  []net.Listener // of the doors' sockets; nil where there is none
 }
@@ -558,12 +558,10 @@ func (s *Server) suspend(sockets []offered, taken map[int]bool) *suspended {
 	off := &suspended{numbers: map[*proxy.Listener]int{}}
 	at := s.places.Load()
 	for i, k := range at.sockets { // in the order of offer
-		if taken[i] {
+		if taken[i] { // others are closed by the stop that follows
 			k.Suspend()
 			off.sockets = append(off.sockets, k.Listener)
 			off.numbers[k.Listener] = i
-		} else {
-			off.gone = append(off.gone, k.Listener)
 		}
 	}
 	for i, d := range at.doors {
@@ -576,7 +574,7 @@ func (s *Server) suspend(sockets []offered, taken map[int]bool) *suspended {
 		}
 		off.doors, off.copies = append(off.doors, d), append(off.copies, again)
 		admin.Own(d.Listener, false)
-		s.tasks.Go(func() { d.shut(s.ended, doorWait) })
+		s.tasks.Go(func() { d.shut(s.ended) })
 	}
 	return off
 }
