@@ -33,6 +33,7 @@ const (
 	FieldCookie
 	FieldSetCookie
 	FieldUserAgent
+	FieldAccept
 	FieldReferer
 	FieldProxyAuthenticate
 	FieldProxyAuthorization
@@ -72,6 +73,7 @@ var kindNames = [kinds]string{
 	FieldCookie:             "cookie",
 	FieldSetCookie:          "set-cookie",
 	FieldUserAgent:          "user-agent",
+	FieldAccept:             "accept",
 	FieldReferer:            "referer",
 	FieldProxyAuthenticate:  "proxy-authenticate",
 	FieldProxyAuthorization: "proxy-authorization",

@@ -213,7 +213,24 @@ func (x *exchange) findRoute() bool {
 	x.sel.Reset(x.start, x.w.index)
 	x.sel.Tunnel = x.req.Upgrade
 	x.beginVisit()
+	switch {
+	case x.req.Upgrade:
+	case x.req.Has(http1.FieldAccept) && x.wantsEvents():
+		x.sel.Stream = true
+	case x.snap.Holds():
+		x.sel.Kind = upstream.KindOf(x.req.Method, x.req.Path)
+	}
 	return true
+}
+
+// wantsEvents reports whether the client asks for a stream of events and nothing else, as a browser's EventSource does.
+func (x *exchange) wantsEvents() bool {
+	for i := range x.req.Fields {
+		if f := &x.req.Fields[i]; f.Kind == http1.FieldAccept {
+			return equalName(f.Value(x.in), eventStream)
+		}
+	}
+	return false
 }
 
 // choose admits the request to a backend that has not been tried, if need be after a wait. last is how the attempt

@@ -184,6 +184,19 @@ func (x *exchange) clientFailure(err error) failure {
 	return failure{reason: ClientGone}
 }
 
+const eventStream = "text/event-stream"
+
+// isEvents reports whether the answer is a stream of events: what it waits for is not the backend's attention.
+func (x *exchange) isEvents() bool {
+	for i := range x.resp.Fields {
+		if f := &x.resp.Fields[i]; f.Kind == http1.FieldContentType {
+			v := f.Value(x.back)
+			return len(v) >= len(eventStream) && equalName(v[:len(eventStream)], eventStream)
+		}
+	}
+	return false
+}
+
 // coding is how a response body goes to the client.
 type coding int
 
@@ -221,6 +234,9 @@ func (x *exchange) relay(head, have int) failure {
 		more += "Connection: close\r\n"
 	case old:
 		more = "Connection: keep-alive\r\n"
+	}
+	if r.Length < 0 && x.isEvents() {
+		x.lease.Stream(x.w.loop.Now())
 	}
 	x.freeOut()
 	x.out = x.appendResponseHead(x.out[:0], x.back[:head], drop, more)

@@ -156,7 +156,7 @@ func (a *adaptive) rate(i int, w upstream.Load, v *view) float64 {
 
 func (a *adaptive) Pick(s *upstream.Selection) *upstream.Backend {
 	if s.Lasts() {
-		return a.fewestTunnels(s)
+		return a.fewestLasting(s)
 	}
 	if a.fleet.due(s.Now) {
 		a.refresh(s.Now)
@@ -276,7 +276,9 @@ func (a *adaptive) Sent(b *upstream.Backend, l upstream.Lease) {
 	i := b.Index()
 	p := a.prof[i]
 	p.spend(l.Start(), a.level(i, l.Ahead()))
-	p.sent(l.Start())
+	if l.Active() {
+		p.sent(l.Start())
+	}
 	a.ewma.Sent(b, l)
 }
 

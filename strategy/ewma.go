@@ -68,7 +68,7 @@ func newEWMA(ready []*upstream.Backend, seed uint64) *ewma {
 
 func (e *ewma) Pick(s *upstream.Selection) *upstream.Backend {
 	if s.Lasts() {
-		return e.fewestTunnels(s)
+		return e.fewestLasting(s)
 	}
 	if e.fleet.due(s.Now) {
 		e.refresh(s.Now)
@@ -173,7 +173,9 @@ func (e *ewma) speed(b *upstream.Backend, w upstream.Load) float64 {
 
 // Sent implements upstream.Observer.
 func (e *ewma) Sent(b *upstream.Backend, l upstream.Lease) {
-	e.est[b.Index()].sent(l.Start(), l.Ahead(), e.fleet.gap.get())
+	if !l.Parked() { // else its answer is not due soon
+		e.est[b.Index()].sent(l.Start(), l.Ahead(), e.fleet.gap.get())
+	}
 }
 
 // Done implements upstream.Observer.

@@ -53,7 +53,7 @@ const (
 	whyWarmUp = "it starts slowly, and idle as it is gets its share by chance"
 	whyTurns  = "all are idle: by turns"
 	whyOther  = "the only one that is left"
-	whyFewest = "what lasts goes where the fewest tunnels and sessions are"
+	whyFewest = "what lasts, or is new, goes where the least is that lasts"
 )
 
 // whyOf is why a strategy that goes by load chose, where that is not by its score.
@@ -77,7 +77,7 @@ func (l *leastConn) Explain(v *upstream.View) (why string, scores []string) {
 	for i, b := range l.ready {
 		score := inFlight(b, v.Loads[i])
 		if v.Lasts() {
-			score = tunnels(b, v.Loads[i])
+			score = lasts(b, v.Loads[i], v)
 		}
 		scores = append(scores, shared(score, b, v))
 	}
@@ -90,11 +90,14 @@ func (l *leastConn) Explain(v *upstream.View) (why string, scores []string) {
 	return why, scores
 }
 
-// tunnels is how a backend is seen by a request that lasts: an upgrade, or the first of a session.
-func tunnels(b *upstream.Backend, l upstream.Load) string {
+// lasts is how a backend is seen by a request that lasts, by the same figures as lasting.
+func lasts(b *upstream.Backend, l upstream.Load, v *upstream.View) string {
 	s := fmt.Sprintf("%d tunnels", l.Tunnels())
 	if n := b.Sessions(); n > 0 {
 		s += fmt.Sprintf(", %d sessions", n)
+	}
+	if v.Stream {
+		s += fmt.Sprintf(", %d streams and long polls", l.Parked())
 	}
 	return s + fmt.Sprintf(" and %d in flight of weight %s", l.Active(), weight(b))
 }
@@ -105,7 +108,7 @@ func (p *p2c) Explain(v *upstream.View) (why string, scores []string) {
 	for i, b := range p.ready {
 		score := inFlight(b, v.Loads[i])
 		if v.Lasts() {
-			score = tunnels(b, v.Loads[i])
+			score = lasts(b, v.Loads[i], v)
 		}
 		if v.Chosen != nil && i != x && i != y {
 			score = "not drawn: " + score
@@ -196,7 +199,7 @@ func (e *ewma) Explain(v *upstream.View) (why string, scores []string) {
 	for i, b := range e.ready {
 		score := e.score(i, v)
 		if v.Lasts() {
-			score = tunnels(b, v.Loads[i])
+			score = lasts(b, v.Loads[i], v)
 		} else if v.Loads[i].Active() > e.est[i].good.Load() {
 			score += "; it has joined, and gets one more with each answer"
 		}

@@ -48,7 +48,7 @@ func newLeastConn(ready []*upstream.Backend, seed uint64) *leastConn {
 
 func (l *leastConn) Pick(s *upstream.Selection) *upstream.Backend {
 	if s.Lasts() {
-		return l.fewestTunnels(s)
+		return l.fewestLasting(s)
 	}
 	if s.Ramping() {
 		return l.pickRamping(s)
@@ -162,9 +162,8 @@ func (c *scan) warmUp(s *upstream.Selection) *upstream.Backend {
 	return nil
 }
 
-// fewestTunnels chooses for an upgrade, or a session that begins: the tunnels count, the sessions in use that have none,
-// and the requests in flight, among which are the upgrades under way. Between equals, the rotation decides.
-func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
+// fewestLasting chooses for what lasts. Between equals, the rotation decides.
+func (c *scan) fewestLasting(s *upstream.Selection) *upstream.Backend {
 	at, stride := c.start(s.Loop)
 	n := len(c.ready)
 	var best *upstream.Backend
@@ -174,7 +173,7 @@ func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
 		b := c.ready[at]
 		if !s.Has(b.Live) {
 			w := b.Load()
-			x := float64(w.Tunnels()+w.Active()+b.Sessions()+1) * c.inv[at]
+			x := float64(lasting(b, w, s)+1) * c.inv[at]
 			if s.Ramping() {
 				x /= b.Share(s.Now)
 			}
@@ -188,4 +187,15 @@ func (c *scan) fewestTunnels(s *upstream.Selection) *upstream.Backend {
 	}
 	s.Saw(load)
 	return best
+}
+
+// lasting is what a backend has by which s, which lasts, goes: the tunnels, the sessions in use that have none, and the
+// requests in flight, among which are the upgrades under way. For a stream the parked requests count as well, which are
+// streams and long polls; for the others they do not, as those of sessions are counted there.
+func lasting(b *upstream.Backend, w upstream.Load, s *upstream.Selection) int64 {
+	n := w.Tunnels() + w.Active() + b.Sessions()
+	if s.Stream {
+		n += w.Parked()
+	}
+	return n
 }

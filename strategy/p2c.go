@@ -28,17 +28,17 @@ func (p *p2c) Pick(s *upstream.Selection) *upstream.Backend {
 	}
 	s.Drew(a.Index(), b.Index())
 	la, lb := a.Load(), b.Load()
-	if p.cost(b, lb, s.Lasts()) < p.cost(a, la, s.Lasts()) {
+	if p.cost(b, lb, s) < p.cost(a, la, s) {
 		a, la = b, lb
 	}
 	s.Saw(la)
 	return a
 }
 
-func (p *p2c) cost(b *upstream.Backend, l upstream.Load, lasts bool) float64 {
-	n := l.Active() + 1
-	if lasts {
-		n += l.Tunnels() + b.Sessions()
+func (p *p2c) cost(b *upstream.Backend, l upstream.Load, s *upstream.Selection) float64 {
+	n := l.Active()
+	if s.Lasts() {
+		n = lasting(b, l, s)
 	}
-	return float64(n) * p.inv[b.Index()]
+	return float64(n+1) * p.inv[b.Index()]
 }

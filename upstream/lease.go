@@ -19,6 +19,10 @@ type Selection struct {
 	Prefer  *Backend
 	Bound   bool // nobody but Prefer can serve the request, so that MaxInflight does not hold there
 	Session bool // the request begins a session that lasts: it goes where the fewest sessions and tunnels are
+	Stream  bool // the answer is a stream of events or the like: it goes where the fewest of these are, and is parked at once
+
+	// Kind is asked about where Snapshot.Holds, for requests that are no Stream by what they say: they may be known to wait.
+	Kind Kind
 
 	Of Asker // which request it is, for those who ask; Reset leaves it
 
@@ -50,7 +54,7 @@ type tried struct {
 // Reset makes s a new exchange's, seen by loop at time now.
 func (s *Selection) Reset(now int64, loop int) {
 	s.Now, s.Loop, s.Key, s.HasKey, s.Tunnel = now, loop, 0, false, false
-	s.Prefer, s.Bound, s.Session = nil, false, false
+	s.Prefer, s.Bound, s.Session, s.Stream, s.Kind = nil, false, false, false, 0
 	s.leases = 0
 	s.Forget()
 }
@@ -65,7 +69,7 @@ func (s *Selection) Forget() {
 }
 
 // Lasts reports whether the request begins something that lasts, so that what lasts already decides where it goes.
-func (s *Selection) Lasts() bool { return s.Tunnel || s.Session }
+func (s *Selection) Lasts() bool { return s.Tunnel || s.Session || s.Stream }
 
 // Tried is the number of backends that had their chance: by a lease, or, within one Acquire, by refusing one.
 func (s *Selection) Tried() int { return s.n }
@@ -142,8 +146,9 @@ type Lease struct {
 	obs   Observer
 	start int64
 	loop  int16
+	ahead uint16 // 65535 stands for more
+	kind  Kind
 	note  uint8
-	ahead int32
 	unit  Load // what it is counted as; 0 after Done
 }
 
@@ -206,12 +211,28 @@ func (l *Lease) Park(now int64) bool {
 	if now-l.start < ParkAfter || !l.Overtaken() {
 		return false
 	}
+	l.park(now)
+	return true
+}
+
+// Stream says that the answer is a stream of events: it is parked, however young.
+func (l *Lease) Stream(now int64) {
+	if l.unit == one {
+		l.park(now)
+	}
+}
+
+func (l *Lease) park(now int64) {
 	l.b.move(one, parked)
 	l.unit = parked
-	if p := l.b.pool; p.Waiting() > 0 {
+	p := l.b.pool
+	if l.kind != 0 {
+		p.waits.learn(l.kind, true)
+		l.kind = 0 // more is not to be learned of it
+	}
+	if p.Waiting() > 0 {
 		p.freed(now, 0)
 	}
-	return true
 }
 
 // Overtaken reports whether a request that the backend got after this one has been answered.
@@ -282,6 +303,9 @@ func (l *Lease) Done(o Outcome) {
 	}
 	if unit != tunnel {
 		s.Latency.Observe(o.Now - l.start)
+	}
+	if l.kind != 0 {
+		l.learnEnd(o)
 	}
 	if o.Latency > 0 {
 		if d := l.start - s.newest.Load(); d > 0 {

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,7 @@ type Pool struct {
 
 	_      [64]byte // those who wait do not slow down those who do not
 	queue  queue
+	waits  waits
 	retry  budget
 	search budget
 	failed failures
@@ -204,6 +206,9 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 func (p *Pool) Acquire(s *Selection) (Lease, error) {
 	a := p.attention.Load()
 	s.ramping, s.asked, s.waiting = a&ramping != 0, a&explaining != 0, a&waiters
+	if s.Kind != 0 && p.waits.has(s.Kind) {
+		s.Stream = true
+	}
 	if a&waiters != 0 {
 		return p.acquireQueued(s)
 	}
@@ -315,7 +320,14 @@ func (n *Snapshot) lease(b *Backend, s *Selection, load Load, obs Observer) Leas
 		st.Retries.Inc()
 	}
 	s.leases++
-	l := Lease{b: b, obs: obs, start: s.Now, loop: int16(s.Loop), note: s.note, ahead: int32(load.Active() - 1), unit: one}
+	l := Lease{
+		b: b, obs: obs, start: s.Now, loop: int16(s.Loop), ahead: uint16(min(load.Active()-1, math.MaxUint16)), kind: s.Kind,
+		note: s.note, unit: one,
+	}
+	if s.Stream {
+		b.move(one, parked)
+		l.unit = parked
+	}
 	if obs != nil {
 		obs.Sent(b, l)
 	}

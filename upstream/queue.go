@@ -281,6 +281,9 @@ func (p *Pool) wake(n int64, can func(*Selection) bool) {
 // backlog is how many requests for each ready backend make a queue that is not that of a few slow ones.
 const backlog = 2
 
+// Holds reports whether the strategy may have requests wait.
+func (n *Snapshot) Holds() bool { return n.hold != nil }
+
 // Held reports whether requests wait because the strategy wants them to, who may otherwise be sent to a backend at any
 // time. Such a wait takes the place of the one in the backend's own queue, which counts as part of its response time.
 func (n *Snapshot) Held() bool { return n.hold != nil && n.unlimited() }

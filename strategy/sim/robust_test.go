@@ -64,8 +64,15 @@ func TestRobust(t *testing.T) {
 		{"await of 1 s", 1.05, .02, func(r *Run) { r.Kind, r.Rate = io(.1, time.Second), 2000 }},
 		{"four lbs, and waits", 1.05, .3, func(r *Run) { r.LBs, r.Kind, r.Rate = 4, io(.3, 30*ms), .85*8*333.3 }},
 		{"two lbs", 1, 1, func(r *Run) { r.LBs = 2 }},
-		{"50 long polls", 1.05, 1, func(r *Run) { r.LongPolls, r.LongPoll, r.PollsApart = 50, 20*time.Second, 400*ms }},
-		{"streams of 2 s beside", 1.05, 1, func(r *Run) { r.LongPolls, r.LongPoll, r.PollsApart = 100, 2*time.Second, 20*ms }},
+		{"50 long polls", .9, 1, func(r *Run) { r.LongPolls, r.LongPoll, r.PollsApart = 50, 20*time.Second, 400*ms }},
+		{"streams of 2 s beside", .9, 1, func(r *Run) { r.LongPolls, r.LongPoll, r.PollsApart = 100, 2*time.Second, 20*ms }},
+		{"200 long polls that come together", .9, 1, func(r *Run) { r.LongPolls, r.LongPoll = 200, 20*time.Second }},
+		{"200 streams that come together in the middle", .9, 1, func(r *Run) {
+			r.LongPolls, r.LongPoll, r.PollsFrom, r.PollsSay = 200, time.Hour, 60*time.Second, true
+		}},
+		{"200 long polls of a new kind that come together in the middle", .9, 1, func(r *Run) {
+			r.LongPolls, r.LongPoll, r.PollsFrom = 200, time.Hour, 60*time.Second
+		}},
 		{"slow start", 1.05, 1, func(r *Run) {
 			r.SlowStart, r.Rate = 10*time.Second, 560
 			r.Backends[7].Join = r.Warm + 20*time.Second

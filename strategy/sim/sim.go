@@ -72,6 +72,8 @@ type Run struct {
 	LongPoll  time.Duration
 	// PollsApart is how long after each other their first ones come; 0: 1 ms, as after a restart.
 	PollsApart time.Duration
+	PollsFrom  time.Duration // when the first one comes
+	PollsSay   bool          // that they are streams, from the first
 	// Patience is how long clients wait before they go away; 0: for ever. Who waits in lb then is sent to nobody. A backend
 	// that has got the request works on it all the same, and Lease.Done says that the client was gone.
 	Patience time.Duration
@@ -197,7 +199,7 @@ func (r *Run) Do() (*Result, error) {
 		if r.PollsApart > 0 {
 			apart = r.PollsApart
 		}
-		w.at(epoch+int64(i)*int64(apart), w.poll)
+		w.at(epoch+int64(r.PollsFrom)+int64(i)*int64(apart), w.poll)
 	}
 	end := epoch + int64(r.Warm+r.Length)
 	for len(w.events) > 0 && w.events[0].at <= end {
@@ -273,6 +275,7 @@ func (w *world) request(again bool) {
 	}
 	r.pool = w.pools[lb]
 	r.sel.Reset(w.now, 0)
+	r.sel.Kind = 1
 	if w.Patience > 0 {
 		w.at(w.now+int64(w.Patience), r.goes)
 	}
@@ -483,6 +486,7 @@ type poll struct {
 func (w *world) poll() {
 	p := &poll{w: w}
 	p.sel.Reset(w.now, 0)
+	p.sel.Kind, p.sel.Stream = 3, w.PollsSay
 	p.ask()
 }
 
