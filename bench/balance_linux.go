@@ -58,7 +58,7 @@ func (s *scene) slowed() string {
 func scenes(spinning int) []scene {
 	equal := func(n int) []float64 { return slices.Repeat([]float64{1}, n) }
 	slowed := func(n int) []float64 { return append([]float64{2}, equal(n-1)...) }
-	const wait, spin = 20 * time.Millisecond, 8 * time.Millisecond
+	const wait, spin = 20 * time.Millisecond, 5 * time.Millisecond
 	loads := []float64{.7, .85, .95}
 	return []scene{
 		{lognormal, false, slowed(4), wait, loads},
@@ -69,12 +69,19 @@ func scenes(spinning int) []scene {
 	}
 }
 
+// lead is the time at the beginning of a round that is not counted: what balancers know of the speed of instances is out of
+// date when these have been idle for as long as the others' rounds take.
+const lead = time.Second
+
+// brief is the time before the first round for balancers that learn nothing, while the others are idle.
+const brief = 2 * time.Second
+
 // balance is a run of the balance bench.
 type balance struct {
 	lb, rows, names, out string
 	picture              string
 	rounds               int
-	wait, spin, warm     time.Duration // of a round, by what instances do; and before the first
+	wait, spin, warm     time.Duration // of a round, by what instances do, lead apart; and before the first
 	short                bool
 
 	dir  string
@@ -102,7 +109,8 @@ type entry struct {
 type round struct {
 	shots   []shot
 	replies []reply
-	bound   bound // of these shots
+	first   int   // that counts, see lead
+	bound   bound // of those that count
 }
 
 func balanceMain(ctx context.Context, args []string) error {
@@ -113,8 +121,8 @@ func balanceMain(ctx context.Context, args []string) error {
 	f.StringVar(&b.names, "balancers", "", "only `balancers` with one of these words in their names, with commas")
 	f.IntVar(&b.rounds, "rounds", 2, "rounds of each row")
 	f.DurationVar(&b.wait, "wait", 15*time.Second, "`length` of a round of waiting instances, all balancers at once")
-	f.DurationVar(&b.spin, "spin", 3*time.Second, "`length` of a round of computing instances, for each balancer")
-	f.DurationVar(&b.warm, "warm", 8*time.Second, "`time` before the first round, for computing instances half")
+	f.DurationVar(&b.spin, "spin", 5*time.Second, "`length` of a round of computing instances, for each balancer")
+	f.DurationVar(&b.warm, "warm", 20*time.Second, "`time` before the first round, for balancers that learn")
 	f.BoolVar(&b.short, "short", false, "a look in a minute: two rows, nothing written without -o")
 	f.StringVar(&b.out, "o", "", "`file` for the report (a full run writes bench/BALANCE.md and docs/balancing.svg)")
 	if err := f.Parse(args); err != nil {
@@ -128,7 +136,7 @@ func balanceMain(ctx context.Context, args []string) error {
 	}
 	full := b.rows == "" && b.names == "" && !b.short
 	if b.short {
-		b.rounds, b.wait, b.spin, b.warm = 2, 6*time.Second, 2*time.Second, 6*time.Second
+		b.rounds, b.wait, b.spin, b.warm = 2, 6*time.Second, 2*time.Second, 10*time.Second
 		if b.rows == "" {
 			b.rows = "wait-slowed-lognormal-85,spin-slowed-lognormal-85"
 		}
@@ -251,7 +259,7 @@ func (b *balance) play(ctx context.Context, s *scene, done func(*balanceTable)) 
 	}
 	length, warm := b.wait, b.warm
 	if s.spin {
-		length, warm = b.spin, b.warm/2
+		length = b.spin
 	}
 	seed := uint64(0)
 	next := func(load float64, length time.Duration) []shot {
@@ -260,17 +268,17 @@ func (b *balance) play(ctx context.Context, s *scene, done func(*balanceTable)) 
 	}
 	for i, load := range s.rows {
 		if i == 1 {
-			warm /= 2 // the load alone is new to them
+			warm = min(warm, 2*brief) // the load alone is new to them
 		}
-		p.round(ctx, next(load, warm), 0)
+		p.warmUp(ctx, next(load, warm))
 		t := &balanceTable{scene: s, load: load, name: s.name(load), capacity: p.capacity, fleet: p.fleet}
 		for _, st := range p.stalls {
 			t.entries = append(t.entries, &entry{stall: st})
 		}
 		for k := range b.rounds {
-			x := next(load, length)
+			x := next(load, lead+length)
 			for i, replies := range p.round(ctx, x, k) {
-				t.entries[i].rounds = append(t.entries[i].rounds, round{shots: x, replies: replies})
+				t.entries[i].rounds = append(t.entries[i].rounds, round{shots: x, replies: replies, first: before(x, lead)})
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -288,6 +296,21 @@ type stage struct {
 	stalls   []*stall
 	capacity float64 // requests a second
 	fleet    instances
+}
+
+// warmUp lets the balancers that learn learn, and everybody get warm.
+func (p *stage) warmUp(ctx context.Context, s []shot) {
+	if !p.spin {
+		p.round(ctx, s, 0)
+		return
+	}
+	for _, st := range p.stalls {
+		mine := s
+		if !st.learns {
+			mine = s[:before(s, brief)]
+		}
+		st.clients.fire(ctx, time.Now().Add(10*time.Millisecond), mine)
+	}
 }
 
 // round loads all stalls: all at once where instances only wait, else one after the other, each round beginning with
@@ -342,7 +365,7 @@ func (t *balanceTable) bounds() {
 				s[i].work = time.Duration(median(said))
 			}
 		}
-		b := t.fleet.bound(s)
+		b := t.fleet.bound(s, before(s, lead))
 		for _, st := range t.entries {
 			st.rounds[k].bound = b
 		}

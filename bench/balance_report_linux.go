@@ -31,8 +31,8 @@ const unanswered = time.Hour
 
 // took is the response times of a round, sorted.
 func (r *round) took() []time.Duration {
-	out := make([]time.Duration, len(r.replies))
-	for i, x := range r.replies {
+	out := make([]time.Duration, len(r.replies)-r.first)
+	for i, x := range r.replies[r.first:] {
 		if out[i] = x.took; x.by == 0 {
 			out[i] = unanswered
 		}
@@ -75,7 +75,7 @@ func (s *entry) failed() (n int, first error) {
 func (s *entry) share() float64 {
 	n, all := 0, 0
 	for _, r := range s.rounds {
-		for _, x := range r.replies {
+		for _, x := range r.replies[r.first:] {
 			if x.by == 'a' {
 				n++
 			}
@@ -157,7 +157,8 @@ const balanceIntro = `
 ` + "`make bench-balance`" + ` writes this file. Instances are Node.js processes with one thread each. Requests come at random times
 (Poisson), each is sent when it is due, and its response time counts from then. Every balancer has instances of its own and
 sees the same requests. p50 and p99 are medians over the rounds, in brackets the lowest and highest round; p99.9 is of all
-rounds together.
+rounds together. Counted is what comes after the first second of a round. Before the first round, lb's strategies that go by
+what they have measured, adaptive and ewma, have had some thousand answers, which is what they need to learn.
 
 - **waiting instances** block their event loop for the time of a request without using a processor: they are as busy as with
   work, one request at a time, and the machine is not. So four of them for each balancer fit on any machine, all balancers are

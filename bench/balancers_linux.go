@@ -9,7 +9,8 @@ import (
 // balancer is a proxy with a way to balance. site.origin holds the addresses of its instances, with spaces.
 type balancer struct {
 	peer
-	aside bool // shown, but not compared with: it is told what the others have to find out
+	aside  bool // shown, but not compared with: it is told what the others have to find out
+	learns bool // it goes by what it has measured, for which it needs some thousand answers
 }
 
 const subject = "lb adaptive"
@@ -19,7 +20,8 @@ const subject = "lb adaptive"
 func balancers(lb string) []balancer {
 	var all []balancer
 	for _, name := range []string{"adaptive", "least_conn", "ewma", "p2c", "random", "round_robin"} {
-		all = append(all, balancer{peer: peer{name: "lb " + name, program: lb, version: []string{"version"},
+		all = append(all, balancer{learns: name == "adaptive" || name == "ewma", peer: peer{
+			name: "lb " + name, program: lb, version: []string{"version"},
 			args:   func(s site) []string { return []string{"run", s.config} },
 			config: func(s site) string { return lbBalance(s, name) }}})
 	}

@@ -51,6 +51,12 @@ func shots(seed uint64, rate float64, length, mean time.Duration, k kind) []shot
 	return s
 }
 
+// before is how many of s are due before at.
+func before(s []shot, at time.Duration) int {
+	n, _ := slices.BinarySearchFunc(s, at, func(x shot, at time.Duration) int { return cmp.Compare(x.at, at) })
+	return n
+}
+
 // instances are the servers of a replay: slow[i] times as long takes instance i, and each request costs it cost besides.
 type instances struct {
 	slow []float64
@@ -87,8 +93,9 @@ func (f *instances) fit(measured float64, mean time.Duration) {
 // with it first. Nothing is charged for networks and proxies.
 type bound struct{ queue, knowing []time.Duration }
 
-func (f *instances) bound(s []shot) bound {
-	b := bound{f.serve(s, f.oneQueue), f.serve(s, f.firstDone)}
+// Those before first are served, but do not count.
+func (f *instances) bound(s []shot, first int) bound {
+	b := bound{f.serve(s, f.oneQueue)[first:], f.serve(s, f.firstDone)[first:]}
 	slices.Sort(b.queue)
 	slices.Sort(b.knowing)
 	return b

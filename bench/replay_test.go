@@ -55,8 +55,22 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
-	if got := f.bound(s).at(.99); got != 19*msec {
+	if got := f.bound(s, 0).at(.99); got != 19*msec {
 		t.Errorf("the bound is %v", got)
+	}
+}
+
+// TestBoundFrom: who comes before the first that counts is served, and not counted.
+func TestBoundFrom(t *testing.T) {
+	f := instances{slow: []float64{1}}
+	s := []shot{{0, 10 * msec}, {1 * msec, 10 * msec}, {2 * msec, 10 * msec}}
+	for at, first := range map[time.Duration]int{0: 0, 1 * msec: 1, 1*msec + 1: 2, 2*msec + 1: 3} {
+		if n := before(s, at); n != first {
+			t.Errorf("%d are before %v, want %d", n, at, first)
+		}
+	}
+	if got := f.bound(s, 2); !slices.Equal(got.queue, []time.Duration{28 * msec}) {
+		t.Errorf("%v", got.queue)
 	}
 }
 
@@ -77,7 +91,7 @@ func TestFit(t *testing.T) {
 func TestBoundAgainstTheory(t *testing.T) {
 	exponential := kind{draw: func(r *rand.Rand) float64 { return r.ExpFloat64() }}
 	f := instances{slow: []float64{1}}
-	got := f.bound(shots(1, 50, 20_000*time.Second, 10*msec, exponential))
+	got := f.bound(shots(1, 50, 20_000*time.Second, 10*msec, exponential), 0)
 	if want := -math.Log(.01) / (100 - 50) * 1e3; math.Abs(float64(got.at(.99))/1e6-want) > .05*want {
 		t.Errorf("p99 %v, want %.1f ms", got.at(.99), want)
 	}
