@@ -111,6 +111,13 @@ func (m *Monitor) Update(c Check, pas Passive) {
 // eagerFor is how long a backend that is rechecked is asked often: as long as a process usually takes to start.
 const eagerFor = time.Minute
 
+// Asks reports whether there are active checks.
+func (m *Monitor) Asks() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.check.Kind != Off
+}
+
 // Recheck forgets what is known about b: another process may be behind it by now. As one that has just joined, it is
 // asked at once and its first answer decides; while others are up, it gets nothing before. If it is not there yet, it is
 // asked again every Check.Changing for a minute. Where there are no active checks Recheck does nothing.

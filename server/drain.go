@@ -91,6 +91,10 @@ func (s *Server) awaitReady(ctx context.Context, p *pool, name string, begin tim
 		if st == nil {
 			return admin.Readied{}, fmt.Errorf("backend %q of pool %q is %w any more", name, p.Name, admin.ErrUnknown)
 		}
+		if st.State == admin.Ready && s.unasked(p, name) {
+			// Nobody else is there, so requests would go to it all the same. That is no reason to say that it is well.
+			st.State, st.Why = admin.Unchecked, "no check has passed yet"
+		}
 		r := admin.Readied{Pool: p.Name, Backend: name, Ready: st.State == admin.Ready, State: st.State, Why: st.Why, Took: time.Since(begin)}
 		if r.Ready || st.State == admin.Draining || st.State == admin.Resting || ctx.Err() != nil {
 			return r, nil

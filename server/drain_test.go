@@ -237,11 +237,13 @@ func TestTunnelsAreTold(t *testing.T) {
 		{"reload", func() { h.reloadTo(pools(app(t, "other")) + kept) }},
 	} {
 		_, r := h.tunnel()
-		go how.do()
+		done := make(chan struct{})
+		go func() { defer close(done); how.do() }()
 		b, err := io.ReadAll(r)
 		if err != nil || !bytes.Equal(b, serviceRestart) {
 			t.Errorf("%s: %v %x", how.name, err, b)
 		}
+		<-done
 		waitFor(t, "it to be taken back", func() bool { return h.Status().Pools[0].Backends[0].State == admin.Ready })
 	}
 }

@@ -202,6 +202,15 @@ func (s *Server) recheck(p *pool, b *upstream.Backend) {
 	}
 }
 
+// unasked reports whether the first check of a backend is still to come, in a pool that has checks.
+func (s *Server) unasked(p *pool, name string) bool {
+	b := s.backend(p.Name, name)
+	s.checks.mu.Lock()
+	m := s.checks.of[p.Pool]
+	s.checks.mu.Unlock()
+	return b != nil && m != nil && m.Asks() && b.Life().Probed == upstream.Unknown
+}
+
 func backendHealth(st health.Status) (h admin.Health) {
 	h.Why = st.Why
 	if !st.Ejected.IsZero() {

@@ -11,7 +11,7 @@ func drainCommand(w world) *cobra.Command {
 	wait := admin.DefaultWait
 	c := &cobra.Command{
 		Use:   "drain POOL BACKEND",
-		Short: "Take a backend out of use, and wait until it has done what it had",
+		Short: "Take a backend out of use, and wait until it is empty",
 		Long: `Tells a running lb to send nothing more to a backend, for example before a deploy. Idle connections to it are
 closed at once, requests that it works on are waited for, and clients of its WebSockets are told to connect again,
 spread over the first half of the wait.
@@ -29,7 +29,7 @@ meanwhile, 7 when there is no such backend, 4 when no lb runs.`,
 				return misused("--wait %v: it is 0s to 24h", wait)
 			}
 			var d admin.Drained
-			if err := to.order("/drain", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String()}, &d); err != nil {
+			if err := to.wait(w, "/drain", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String()}, &d, args[0], args[1], unfinished); err != nil {
 				return err
 			}
 			return printDrained(w, &d, "drained")
@@ -59,7 +59,7 @@ no lb runs.`,
 				return misused("--wait %v: it is 0s to 24h", wait)
 			}
 			var r admin.Readied
-			if err := to.order("/ready", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String(), Now: now}, &r); err != nil {
+			if err := to.wait(w, "/ready", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String(), Now: now}, &r, args[0], args[1], unready); err != nil {
 				return err
 			}
 			return printReadied(w, &r)

@@ -64,10 +64,17 @@ func TestDrain(t *testing.T) {
 	}()
 	<-entered
 	const alone = "lb: no other backend of pool app is ready: requests wait, or fail\n"
-	expect([]string{"drain", "app", "one", "--config", path, "--wait", "1ms"}, 5, `app one: 1 requests and 0 tunnels are left after \d+ms; it gets nothing new`+"\n", alone)
+	expect([]string{"drain", "app", "one", "--config", path, "--wait", "1ms"}, 5, `app one: 1 request and 0 WebSockets left after \d+ms; it gets nothing new`+"\n", alone)
+	waits := start(t, "ready", "app", "one", "--config", path, "--now")
+	waits.wait()
+	waits = start(t, "drain", "app", "one", "--config", path)
+	waits.event(`^lb: waiting: app one still has 1 request\n`)
 	close(release)
 	if err := <-slow; err != nil {
 		t.Errorf("the request that was under way: %v", err)
+	}
+	if code := waits.wait(); code != 0 || waits.stdout.String() == "" {
+		t.Errorf("exit code %d: %s%s", code, waits.stdout.String(), waits.stderr.String())
 	}
 	expect([]string{"drain", "app", at, "--socket", socket}, 0, `app one: drained after \d+m?s`+"\n", alone)
 	expect([]string{"ready", "app", "one", "--socket", socket}, 0, `app one: in use after \d+m?s`+"\n", "")
@@ -76,6 +83,14 @@ func TestDrain(t *testing.T) {
 		t.Errorf("%v %v", res, err)
 	} else {
 		res.Body.Close()
+	}
+
+	expect([]string{"drain", "app", "one", "--socket", socket}, 0, `app one: drained after \d+m?s`+"\n", alone)
+	app.Listener.Close()
+	waits = start(t, "ready", "app", at[strings.LastIndexByte(at, ':')+1:], "--config", path, "--wait", "3s")
+	waits.event(`^lb: waiting: app one is down: connection refused\n`)
+	if code := waits.wait(); code != exitLeft || !strings.HasPrefix(waits.stdout.String(), "app one: gets no requests after 3") {
+		t.Errorf("exit code %d: %s%s", code, waits.stdout.String(), waits.stderr.String())
 	}
 
 	expect([]string{"drain", "app", "two", "--socket", socket}, 7, "", `lb: backend "two" of pool "app" is not known; there is one`+"\n")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -17,7 +18,7 @@ func weightCommand(w world) *cobra.Command {
 	var to target
 	c := &cobra.Command{
 		Use:   "weight POOL BACKEND N|N%|reset",
-		Short: "Change the share of a backend while lb runs",
+		Short: "Change the share of a backend",
 		Long: `Gives a backend another weight against the others of its pool: a number from 0 to 256, a percentage of the weight in the
 file, or that again by "reset". With 0 it gets nothing new, but is not waited for as by "lb drain".
 
@@ -52,7 +53,7 @@ func addCommand(w world) *cobra.Command {
 	o := admin.Joining{}
 	c := &cobra.Command{
 		Use:   "add POOL ADDRESS",
-		Short: "Add a backend to a pool while lb runs, and wait until it gets requests",
+		Short: "Add a backend to a pool, and wait until it gets requests",
 		Long: `Adds a backend to a pool. ADDRESS is what the file may have: 127.0.0.1:3004, a port alone, host:port, unix:/run/app.sock.
 It gets requests once its health check passes, a tenth of its share at first. A backend that the file has and "lb
 remove" took out comes back.
@@ -75,7 +76,7 @@ has that backend already, 7 when there is no such pool, 4 when no lb runs.`,
 				o.MaxInflight = &most
 			}
 			var r admin.Readied
-			if err := to.order("/add", o, &r); err != nil {
+			if err := to.wait(w, "/add", o, &r, o.Pool, cmp.Or(o.Name, o.Address), unready); err != nil {
 				return err
 			}
 			return printReadied(w, &r)
@@ -95,7 +96,7 @@ func removeCommand(w world) *cobra.Command {
 	o := admin.Leaving{}
 	c := &cobra.Command{
 		Use:   "remove POOL BACKEND",
-		Short: "Take a backend out of its pool while lb runs, and wait until it has done what it had",
+		Short: "Take a backend out of its pool, and wait until it is empty",
 		Long: `Takes a backend out of its pool as a reload would whose file does not have it: it gets nothing new, idle connections to it
 are closed, requests that it works on are waited for, and clients of its WebSockets are told to connect again. "lb add"
 brings it back.
@@ -113,7 +114,7 @@ runs.`,
 			}
 			o.Pool, o.Backend, o.Wait = args[0], args[1], wait.String()
 			var d admin.Drained
-			if err := to.order("/remove", o, &d); err != nil {
+			if err := to.wait(w, "/remove", o, &d, o.Pool, o.Backend, unfinished); err != nil {
 				return err
 			}
 			return printDrained(w, &d, "removed, and empty")
@@ -150,7 +151,7 @@ func printDrained(w world, d *admin.Drained, done string) error {
 		_, err := fmt.Fprintf(w.stdout, "%s: %s after %v\n", name, done, d.Took.Round(time.Millisecond))
 		return err
 	}
-	fmt.Fprintf(w.stdout, "%s: %d requests and %d tunnels are left after %v; it gets nothing new\n",
-		name, d.Requests, d.Tunnels, d.Took.Round(time.Millisecond))
+	fmt.Fprintf(w.stdout, "%s: %s and %s left after %v; it gets nothing new\n",
+		name, plural(d.Requests, "request"), plural(d.Tunnels, "WebSocket"), d.Took.Round(time.Millisecond))
 	return &exit{code: exitLeft}
 }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"lb/admin"
+)
+
+// How long a command that waits for a backend says nothing, and how often it looks then.
+const (
+	silence = time.Second
+	glances = time.Second
+)
+
+// wait sends an order that lb answers once a backend is as it shall be. Whoever waits for that is told, on standard
+// error, what it is that is waited for: once after a second, and whenever that changes.
+func (t *target) wait(w world, path string, o, answer any, pool, backend string, says func(*admin.Backend) string) error {
+	done := make(chan error, 1)
+	go func() { done <- t.order(path, o, answer) }()
+	clock := time.NewTimer(silence)
+	defer clock.Stop()
+	for said := ""; ; clock.Reset(glances) {
+		select {
+		case err := <-done:
+			return err
+		case <-clock.C:
+		}
+		b := t.backend(pool, backend)
+		if b == nil {
+			continue
+		}
+		if text := says(b); text != "" && text != said {
+			fmt.Fprintf(w.stderr, "lb: waiting: %s %s %s\n", pool, b.Name, text)
+			said = text
+		}
+	}
+}
+
+// backend is how lb sees a backend now: by its name, or by its port where that says which. nil: it cannot be told.
+func (t *target) backend(pool, name string) (found *admin.Backend) {
+	var st admin.Status
+	if t.get("/status", &st) != nil {
+		return nil
+	}
+	for _, p := range st.Pools {
+		for i := range p.Backends {
+			b := &p.Backends[i]
+			switch {
+			case p.Name != pool:
+			case b.Name == name:
+				return b
+			case b.Address == name, strings.HasSuffix(b.Address, ":"+name):
+				if found != nil {
+					return nil
+				}
+				found = b
+			}
+		}
+	}
+	return found
+}
+
+// unready says why a backend gets no requests.
+func unready(b *admin.Backend) string {
+	why := b.Why
+	if c := b.Check; why == "" && c != nil && !c.Passed {
+		why = c.Said
+	}
+	switch {
+	case b.State == admin.Ready:
+		return ""
+	case why != "":
+		return "is " + string(b.State) + ": " + printable(why)
+	}
+	return "is " + string(b.State)
+}
+
+// unfinished says what a backend still has.
+func unfinished(b *admin.Backend) string {
+	var has []string
+	if b.Inflight > 0 {
+		has = append(has, plural(b.Inflight, "request"))
+	}
+	if b.Tunnels > 0 {
+		has = append(has, plural(b.Tunnels, "WebSocket"))
+	}
+	switch {
+	case len(has) > 0:
+		return "still has " + strings.Join(has, " and ")
+	case b.Sessions > 0:
+		return "goes on for the " + plural(b.Sessions, "session") + " that it has"
+	}
+	return "goes on for the clients whose sessions it has"
+}
