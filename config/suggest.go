@@ -60,6 +60,9 @@ func suggest(word string, known []string) string {
 	return best
 }
 
+// Suggest gives the one of known that word was probably meant to be, or "".
+func Suggest(word string, known []string) string { return suggest(word, known) }
+
 // flatten makes Max-Idle and max_idle one word.
 func flatten(word string) string { return strings.ReplaceAll(strings.ToLower(word), "-", "_") }
 

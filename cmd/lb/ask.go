@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 
@@ -27,7 +28,8 @@ func (t *target) socketFlag(c *cobra.Command) {
 	c.Flags().StringVar(&t.socket, "socket", "", "the unix socket of lb, such as that of [admin] socket; by default it is found by the file")
 }
 
-// find is where lb listens for orders.
+// find is where lb listens for orders. Where nothing says which lb, and only one runs here, it is that one, now and for
+// as long as the command runs.
 func (t *target) find() (socket string, err error) {
 	if t.socket != "" {
 		return t.socket, nil
@@ -37,10 +39,19 @@ func (t *target) find() (socket string, err error) {
 		args = []string{t.config}
 	}
 	file, err := configFile(args)
-	if err != nil {
-		return "", err
+	if err == nil {
+		return findSocket(file)
 	}
-	return findSocket(file)
+	all := runningHere()
+	switch len(all) {
+	case 0:
+		return "", coded(exitNoLB, fmt.Errorf("no lb is seen to run here, and there is no %s: \"lb run FILE\" starts one, --config FILE names that of one that runs",
+			strings.Join(configPlaces, " and no ")))
+	case 1:
+		t.socket = all[0]
+		return t.socket, nil
+	}
+	return "", coded(exitNoLB, fmt.Errorf("%d of lb run here, say which%s", len(all), listRunning(all)))
 }
 
 // order sends an order and reads the answer.
@@ -115,5 +126,11 @@ func unreachable(socket string, err error) error {
 }
 
 func notYours(socket string) error {
-	return fmt.Errorf("lb's socket %s is not yours to use: be its user or of its group, or root", socket)
+	help := ""
+	if info, err := os.Stat(socket); err == nil {
+		if group := groupOf(info); group != "" && group != "root" {
+			help = fmt.Sprintf("; sudo usermod -aG %s \"$USER\" makes you that, from the next login on", group)
+		}
+	}
+	return fmt.Errorf("lb's socket %s is not yours to use: be root (sudo), or of its group%s", socket, help)
 }

@@ -146,19 +146,10 @@ func askPools(c *cobra.Command) []admin.Pool {
 		}
 		return ""
 	}
-	socket := flag("socket")
-	if socket == "" {
-		var args []string
-		if file := flag("config"); file != "" {
-			args = []string{file}
-		}
-		file, err := configFile(args)
-		if err != nil {
-			return nil
-		}
-		if socket, err = findSocket(file); err != nil {
-			return nil
-		}
+	to := target{config: flag("config"), socket: flag("socket")}
+	socket, err := to.find()
+	if err != nil {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askMost)
 	defer cancel()

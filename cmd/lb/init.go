@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -187,6 +188,7 @@ func (i *wizard) ask(a *choices) error {
 		if guess == "" {
 			guess = "3000-3003"
 		}
+		a.listen = free(a.listen, all)
 		if err := i.question(&a.ports, "ports", "Where does the app listen? A port, a range, or several with commas", guess); err != nil {
 			return err
 		}
@@ -222,10 +224,26 @@ func (i *wizard) ask(a *choices) error {
 	return nil
 }
 
+// free is the first address from that on whose port nobody listens on. One below 1024 is there for its number.
+func free(address string, all []listener) string {
+	host, port, _ := strings.Cut(address, ":")
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 1024 {
+		return address
+	}
+	for slices.ContainsFunc(all, func(l listener) bool { return l.port == n }) && n < 65535 {
+		n++
+	}
+	return host + ":" + strconv.Itoa(n)
+}
+
+// promptWidth is that of questions: a terminal has at least so many columns.
+const promptWidth = 78
+
 // question asks until the answer is a good one.
 func (i *wizard) question(to *string, flag, text, otherwise string) error {
 	for {
-		fmt.Fprintf(i.prompt, "%s\n  [%s]: ", text, otherwise)
+		fmt.Fprintf(i.prompt, "%s\n  [%s]: ", fold(text, promptWidth), otherwise)
 		if !i.lines.Scan() {
 			if err := i.lines.Err(); err != nil {
 				return err

@@ -94,7 +94,7 @@ func writeFile(path string, data []byte, force bool) (err error) {
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".lb-init-")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s cannot be written: %w: --output names another file, - is standard output", path, errors.Unwrap(err))
 	}
 	defer os.Remove(tmp.Name())
 	if _, err = tmp.Write(data); err == nil {
@@ -107,7 +107,7 @@ func writeFile(path string, data []byte, force bool) (err error) {
 		err = e
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	if force {
 		return os.Rename(tmp.Name(), path)

@@ -128,9 +128,9 @@ func TestCommands(t *testing.T) {
 		{args: []string{"run", "faults.toml"}, code: 1, stderr: "<faults.txt>"},
 		{args: []string{"check", "missing.toml"}, code: 1, stderr: "lb: missing.toml: cannot be read: no such file or directory\n"},
 		{args: []string{"run"}, code: 1,
-			stderr: "lb: there is neither a nosuch.toml in this directory nor a /nosuch/config.toml: name a file, or see \"lb demo\"\n"},
-		{args: []string{"chekc"}, code: 64, stderr: "lb: unknown command \"chekc\" for \"lb\"\n\nDid you mean this?\n\tcheck\n\n"},
-		{args: []string{"check", "--loud"}, code: 64, stderr: "lb: lb check has no flag --loud; there is help\n"},
+			stderr: "lb: there is neither a nosuch.toml in this directory nor a /nosuch/config.toml: name a file, or have one written by \"lb init\"\n"},
+		{args: []string{"chekc"}, code: 64, stderr: "lb: there is no command \"chekc\", did you mean \"lb check\"?\n"},
+		{args: []string{"check", "--loud"}, code: 64, stderr: "lb: lb check has no flag --loud; there is --help\n"},
 		{args: []string{"help", "exit-codes"}, stdout: "<help-exit-codes.txt>"},
 		{args: []string{"demo", "--rate", "-1"}, code: 64, stderr: "lb: --rate -1: this is a demo, 0 to 5000 is what it does\n"},
 	} {

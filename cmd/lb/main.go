@@ -2,6 +2,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -23,11 +24,20 @@ func main() {
 // execute runs one command line and returns the exit code.
 func execute(args []string, w world) int {
 	root := commands(w)
+	if len(args) == 1 && (args[0] == "--version" || args[0] == "-v" || args[0] == "-V") {
+		args = []string{"version"}
+	}
 	root.SetArgs(args)
 	// Arguments and flags are looked at before: what fails by then is the command line.
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
-	return exitCode(w, root.Execute(), begun)
+	err := root.Execute()
+	if name := ""; err != nil && !begun {
+		if _, scan := fmt.Sscanf(err.Error(), "unknown command %q", &name); scan == nil {
+			err = noCommand(root, name)
+		}
+	}
+	return exitCode(w, err, begun)
 }
 
 // commands is the tree of commands. Nothing of it is kept in package variables, so that each test has its own.
@@ -44,12 +54,14 @@ The smallest configuration is two lines:
     backends = ["127.0.0.1:3000-3003"]
 
 With these in config.toml, "lb run" takes requests on port 8080.`,
-		Example: `  lb demo                 see it work, with instances and load of its own
-  lb check config.toml    find every mistake in a configuration
-  lb run config.toml      go
-  lb reload config.toml   have it change to what the file says by now`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Example: `  lb demo       see it work, without an app
+  lb init       have a config.toml written, by what runs on this machine
+  lb run        go
+  lb status     from another terminal: how it goes
+  lb rollout app --exec 'pm2 restart app-{port}'    deploy`,
+		SilenceErrors:      true,
+		DisableSuggestions: true, // there are better ones, see noCommand
+		SilenceUsage:       true,
 	}
 	root.SetOut(w.stdout)
 	root.SetErr(w.stderr)

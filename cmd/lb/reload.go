@@ -17,7 +17,7 @@ func reloadCommand(w world) *cobra.Command {
 	var reset bool
 	c := &cobra.Command{
 		Use:   "reload [FILE]",
-		Short: "Have a running lb change to its configuration, and wait for the verdict",
+		Short: "Have a running lb change to what its configuration says by now",
 		Long: `Tells the lb that runs with FILE to read it again, waits until it has, and prints what changed, or every
 mistake as "lb check" does. No request is lost either way; a file with mistakes changes nothing. What a file
 cannot tell counts, too: an address that is taken, a host name that nobody knows.

@@ -32,7 +32,7 @@ func rolloutCommand(w world) *cobra.Command {
 	var f rolloutFlags
 	c := &cobra.Command{
 		Use:   "rollout POOL [--exec COMMAND]",
-		Short: "Restart the instances of a pool one after the other, without losing a request",
+		Short: "Restart the instances of a pool one by one, losing no request",
 		Long: `Takes one backend after the other out of use, waits until it is empty, runs a command that restarts it, waits until
 another process listens and passes its checks, gives it back its share little by little, and goes on with the next.
 At the end it says what became of the requests meanwhile, by lb's own counters.

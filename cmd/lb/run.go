@@ -27,12 +27,15 @@ Events go to standard error as key=value text; the access log goes to standard o
 configuration says otherwise.
 
 Signals:
-  SIGTERM, SIGINT (Ctrl-C)   stop: take no new connections, let requests finish for as long as server.grace
-                             says, then cut them. A second one cuts at once.
-  SIGHUP                     read FILE again and change to it without losing a request. A file with mistakes
-                             changes nothing. "lb reload" does the same and waits for the verdict.
-  SIGUSR1                    open the access log again, after it was renamed
-  SIGUSR2                    have the program that is at lb's path by now take over; see "lb upgrade --help"
+  SIGTERM, SIGINT   stop: take no new connections, let requests finish for as
+                    long as server.grace says, then cut them. A second one
+                    cuts at once. Ctrl-C is SIGINT.
+  SIGHUP            read FILE again and change to it without losing a request.
+                    A file with mistakes changes nothing. "lb reload" does the
+                    same and waits for the verdict.
+  SIGUSR1           open the access log again, after it was renamed
+  SIGUSR2           have the program that is at lb's path by now take over, as
+                    "lb upgrade" does
 
 Exit code: 0 after a stop that cut nothing, 1 when lb could not start or go on or was told twice to stop,
 5 when the grace was over and something was cut.`,
@@ -60,7 +63,7 @@ func configFile(args []string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("there is neither a %s in this directory nor a %s: name a file, or see \"lb demo\"", configPlaces[0], configPlaces[1])
+	return "", fmt.Errorf("there is neither a %s in this directory nor a %s: name a file, or have one written by \"lb init\"", configPlaces[0], configPlaces[1])
 }
 
 // run serves until a signal ends it.
@@ -100,6 +103,9 @@ func run(w world, path string) error {
 		Before: before, Sockets: sockets, Binary: ownBinary(), Args: os.Args[1:],
 	})
 	if err != nil {
+		if before == nil && socket != "" && answers(socket) == nil {
+			err = fmt.Errorf("%w\nlb: an lb runs with this file already%s: \"lb reload %s\" has it change to what the file says by now", err, pidAt(socket), path)
+		}
 		return fail(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -129,6 +135,15 @@ func run(w world, path string) error {
 			}
 		}
 	}
+}
+
+// pidAt says which process is behind the socket of an lb.
+func pidAt(socket string) string {
+	var st admin.Status
+	if to := (target{socket: socket}); to.get("/status", &st) != nil || st.PID == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", process %d", st.PID)
 }
 
 // ended turns the end of a Server into the end of the process. What was cut is in the log already.

@@ -4,16 +4,22 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"lb/admin"
 	"lb/config"
 )
 
@@ -31,8 +37,8 @@ func socketName(path string) (string, error) {
 	return "lb-" + hex.EncodeToString(sum[:6]) + ".sock", nil
 }
 
-// serviceDir is where systemd puts the runtime directory of lb.service, and where root's lb is.
-const serviceDir = "/run/lb"
+// serviceDir is where systemd puts the runtime directory of lb.service, and where root's lb is. Tests have their own.
+var serviceDir = "/run/lb"
 
 // runtimeDirs are the places of the socket, the most particular first; lb takes the first one.
 func runtimeDirs() (dirs []string) {
@@ -136,7 +142,53 @@ func findSocket(path string) (string, error) {
 			return "", notYours(at)
 		}
 	}
-	return "", coded(exitNoLB, fmt.Errorf("no lb runs with %s here: start it by \"lb run\", or name its file as it was named there, or its socket by --socket", path))
+	return "", coded(exitNoLB, fmt.Errorf("no lb runs with %s here: start it by \"lb run\", or name its file as it was named there, or its socket by --socket%s",
+		path, listRunning(runningHere())))
+}
+
+// runningHere are the sockets of those lb here that this user may ask, whatever their files.
+func runningHere() (all []string) {
+	for _, dir := range append(runtimeDirs(), serviceDir) {
+		if trusted(dir) != nil {
+			continue
+		}
+		found, _ := filepath.Glob(filepath.Join(dir, "lb-*.sock"))
+		for _, at := range found {
+			if !slices.Contains(all, at) && answers(at) == nil {
+				all = append(all, at)
+			}
+		}
+	}
+	return all
+}
+
+// listRunning says which lb there are, a line for each; of many, the first few.
+func listRunning(all []string) string {
+	var b strings.Builder
+	for _, at := range all[:min(len(all), 5)] {
+		c := overSocket(at)
+		c.Timeout = time.Second
+		var st admin.Status
+		if res, err := c.Get("http://lb/status"); err == nil {
+			json.NewDecoder(res.Body).Decode(&st)
+			res.Body.Close()
+		}
+		fmt.Fprintf(&b, "\n  --socket %s", at)
+		if st.File != "" {
+			fmt.Fprintf(&b, " is process %d, with %s", st.PID, printable(st.File))
+		}
+	}
+	return b.String()
+}
+
+// groupOf is the name of the group that a file belongs to, "" where it has none.
+func groupOf(info fs.FileInfo) string {
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		if g, err := user.LookupGroupId(strconv.Itoa(int(sys.Gid))); err == nil {
+			return g.Name
+		}
+	}
+	return ""
 }
 
 // answers tells whether somebody listens at a socket.

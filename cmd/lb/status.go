@@ -44,8 +44,12 @@ is no such pool.`,
 			if len(args) > 0 {
 				v.pool = args[0]
 			}
-			if _, err := time.ParseDuration(v.pool); err == nil && c.Flags().Changed("watch") {
-				return misused("%q is taken for a pool: write --watch=%s", v.pool, v.pool)
+			if c.Flags().Changed("watch") {
+				for _, unit := range []string{"", "s"} {
+					if _, err := time.ParseDuration(v.pool + unit); err == nil {
+						return misused("%q is taken for a pool: write --watch=%s", v.pool, v.pool+unit)
+					}
+				}
 			}
 			if !c.Flags().Changed("watch") {
 				st, raw, err := v.ask()

@@ -26,7 +26,8 @@ events. It outlives restarts of lb.
 
   q, Ctrl-C      end
   left, right    sort by another column; r turns the order round
-  n t b s e w    sort by name, state, busy, req/s, errors, WebSockets; 5 and 9: by p50 and p99
+  n t b s e w    sort by name, state, busy, req/s, errors, WebSockets
+  5 9            sort by p50, by p99
   f              the order of the file again
   up, down       scroll, as do k, j, PageUp, PageDown
   + -            more often, less often

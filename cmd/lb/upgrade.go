@@ -23,7 +23,7 @@ func upgradeCommand(w world) *cobra.Command {
 	wait, watch := admin.DefaultUpgradeWait, admin.DefaultUpgradeWatch
 	c := &cobra.Command{
 		Use:   "upgrade [FILE]",
-		Short: "Have a new lb take over from a running one, without losing a request",
+		Short: "Have a new lb take over from a running one, losing no request",
 		Long: `Tells the lb that runs with FILE to start the program that is at its path on disk by now, with the arguments that it
 was started with itself, and waits until that one is in charge. Both serve for a moment: the new lb gets the listening
 sockets, reads FILE, opens what else it needs, and begins with what is known about backends. The old one then takes

@@ -38,25 +38,107 @@ func guide(root *cobra.Command, w world) {
 			fmt.Fprint(w.stdout, usage(c, width))
 		}
 	})
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		var unknown *pflag.NotExistError
-		if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
-			return err
-		}
-		var names []string
-		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if !f.Hidden {
-				names = append(names, f.Name)
-			}
-		})
-		name := unknown.GetSpecifiedName()
-		return fmt.Errorf("%s has no flag --%s%s", c.CommandPath(), name, config.DidYouMean(name, names))
-	})
+	root.SetFlagErrorFunc(flagError)
 	for _, c := range root.Commands() {
 		if c.Args != nil {
 			c.Args = spoken(c.Args)
 		}
 	}
+}
+
+// groups are the commands by what people want to do, the first things first.
+var groups = []struct{ title, commands string }{
+	{"Setting up", "demo init check"},
+	{"Running", "run reload upgrade"},
+	{"Looking", "status top explain"},
+	{"Changing backends", "rollout drain ready weight add remove"},
+	{"And", "version completion help"},
+}
+
+// meant are words that people try for our commands; a guess by spelling alone would send them elsewhere.
+var meant = map[string]string{
+	"start": "run", "serve": "run", "server": "run", "up": "run", "test": "check", "configtest": "check", "validate": "check", "verify": "check", "lint": "check",
+	"ps": "status", "ls": "status", "list": "status", "show": "status", "info": "status", "stats": "status", "health": "status", "watch": "top", "monitor": "top", "dashboard": "top",
+	"why": "explain", "trace": "explain", "debug": "explain", "deploy": "rollout", "restart": "rollout", "rolling": "rollout", "undrain": "ready", "enable": "ready", "resume": "ready",
+	"disable": "drain", "down": "drain", "pause": "drain", "scale": "add", "rm": "remove", "delete": "remove", "del": "remove", "new": "init", "setup": "init", "configure": "init", "update": "upgrade", "hup": "reload",
+}
+
+// noCommand says that there is no command of that name, and which one was probably meant.
+func noCommand(root *cobra.Command, name string) error {
+	switch name {
+	case "stop", "quit", "kill", "shutdown":
+		return fmt.Errorf("there is no command %q: Ctrl-C or SIGTERM stops lb without losing a request, for the service \"systemctl stop lb\"", name)
+	}
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	like := config.Suggest(name, names)
+	if word, ok := meant[strings.ToLower(name)]; ok {
+		like = word
+	}
+	if like == "" {
+		return fmt.Errorf("there is no command %q; \"lb --help\" lists those there are", name)
+	}
+	return fmt.Errorf("there is no command %q, did you mean \"lb %s\"?", name, like)
+}
+
+// flagError says in words what is wrong with a flag of c.
+func flagError(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var value *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown):
+		return noFlag(c, unknown.GetSpecifiedName(), unknown.GetSpecifiedShortnames())
+	case errors.As(err, &value):
+		f := value.GetFlag()
+		wants := map[string]string{"duration": "a duration, such as 30s or 1m30s", "int": "a whole number", "int64": "a whole number", "bool": "true or false"}[f.Value.Type()]
+		if wants != "" {
+			return fmt.Errorf("--%s %s: wants %s", f.Name, value.GetValue(), wants)
+		}
+	case errors.As(err, &missing):
+		return fmt.Errorf("--%s wants a value; see \"%s --help\"", missing.GetFlag().Name, c.CommandPath())
+	}
+	return err
+}
+
+// noFlag says that c has no flag of that name; short are the letters of -abc, of which name is the first unknown.
+func noFlag(c *cobra.Command, name, short string) error {
+	if short != "" && short[0] >= '0' && short[0] <= '9' {
+		if c.Name() == "weight" {
+			return fmt.Errorf("-%s: a weight is 0 or more: lb %s", short, c.Use)
+		}
+		return fmt.Errorf("-%s: is no flag, and no number here is below 0: lb %s", short, c.Use)
+	}
+	if name == "config" && strings.Contains(c.Use, "[FILE]") {
+		return fmt.Errorf("%s takes the file without --config: lb %s", c.CommandPath(), c.Use)
+	}
+	var names, all []string
+	like := ""
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names, all = append(names, f.Name), append(all, "--"+f.Name)
+			if short != "" && len(name) == 1 && len(short) > 1 && strings.HasSuffix(f.Name, short) {
+				like = f.Name // of -watch, which is -w and then some
+			}
+		}
+	})
+	given := "--" + name
+	if short != "" {
+		given = "-" + short
+		if like == "" && len(short) > 2 {
+			like = config.Suggest(short, names)
+		}
+	} else {
+		like = config.Suggest(name, names)
+	}
+	if like != "" {
+		return fmt.Errorf("%s has no flag %s, did you mean \"--%s\"?", c.CommandPath(), given, like)
+	}
+	return fmt.Errorf("%s has no flag %s%s", c.CommandPath(), given, config.DidYouMean("", all))
 }
 
 // usage says how c is called. It does not use cobra's templates: with those, text/template is in the binary, and by that
@@ -68,35 +150,31 @@ func usage(c *cobra.Command, width int) string {
 		fmt.Fprintf(&b, "\n  %s", c.UseLine())
 	}
 	if c.HasAvailableSubCommands() {
-		fmt.Fprintf(&b, "\n  %s [command]", c.CommandPath())
+		fmt.Fprintf(&b, "\n  %s COMMAND", c.CommandPath())
 	}
 	if c.HasExample() {
 		fmt.Fprintf(&b, "\n\nExamples:\n%s", c.Example)
 	}
-	var commands, topics []string
-	for _, s := range c.Commands() {
-		switch {
-		case s.IsAvailableCommand() || s.Name() == "help":
-			commands = append(commands, fmt.Sprintf("\n  %-*s %s", s.NamePadding(), s.Name(), s.Short))
-		case s.IsAdditionalHelpTopicCommand():
-			topics = append(topics, fmt.Sprintf("\n  lb help %s  %s", s.Name(), s.Short))
+	for _, g := range groups {
+		title := "\n\n" + g.title + ":\n"
+		for _, name := range strings.Fields(g.commands) {
+			s, _, err := c.Find([]string{name})
+			if err != nil || s == c {
+				continue // c is no root
+			}
+			b.WriteString(title + fmt.Sprintf("  %-*s ", s.NamePadding(), name))
+			b.WriteString(strings.Join(wrap(s.Short, width-s.NamePadding()-3), "\n"+strings.Repeat(" ", s.NamePadding()+3)))
+			title = "\n"
 		}
 	}
-	list := func(title string, lines []string) {
-		if len(lines) > 0 {
-			fmt.Fprintf(&b, "\n\n%s:%s", title, strings.Join(lines, ""))
-		}
-	}
-	list("Available Commands", commands)
 	if c.HasAvailableLocalFlags() {
 		fmt.Fprintf(&b, "\n\nFlags:\n%s", strings.TrimRight(c.LocalFlags().FlagUsagesWrapped(width), " \n"))
 	}
 	if c.HasAvailableInheritedFlags() {
 		fmt.Fprintf(&b, "\n\nGlobal Flags:\n%s", strings.TrimRight(c.InheritedFlags().FlagUsagesWrapped(width), " \n"))
 	}
-	list("Additional help topics", topics)
-	if len(commands) > 0 {
-		fmt.Fprintf(&b, "\n\nUse \"%s [command] --help\" for more information about a command.", c.CommandPath())
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n\n\"%s COMMAND --help\" says more of each; \"lb help exit-codes\": what those say.", c.CommandPath())
 	}
 	b.WriteString("\n")
 	return b.String()
