@@ -11,7 +11,7 @@ import (
 )
 
 // A listener whose host changes, but not its port (":8080" to "127.0.0.1:8080"), is opened while the one before still has
-// the port. Linux allows that to sockets that all have SO_REUSEPORT when the later one is bound. Only what moves gets it: a
+// the port, by this process or by the one that it takes over from. Linux allows that to sockets that all have SO_REUSEPORT when the later one is bound. Only what moves gets it: a
 // second lb that is started on the port by mistake asks without, and is refused.
 
 // controlled is a socket whose descriptor can be had.
@@ -22,7 +22,7 @@ type controlled interface {
 // listenBeside is listen, also at an address that overlaps with one that is about to be left.
 func (s *Server) listenBeside(o *opening, address string, cfg *config.Config, old *places) (net.Listener, error) {
 	ln, err := s.listen(address)
-	if err == nil || s.opt.Listen != nil || !errors.Is(err, syscall.EADDRINUSE) || !o.shareLeaving(portOf(address), cfg, old) {
+	if err == nil || s.opt.Listen != nil || !errors.Is(err, syscall.EADDRINUSE) || !s.shareLeaving(o, portOf(address), cfg, old) {
 		return ln, err
 	}
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
@@ -38,7 +38,7 @@ func (s *Server) listenBeside(o *opening, address string, cfg *config.Config, ol
 
 // shareLeaving makes what is about to be left at the port allow another beside it. It reports false when there is no such,
 // or when something is there that stays: the next start would be refused both.
-func (o *opening) shareLeaving(port string, cfg *config.Config, old *places) bool {
+func (s *Server) shareLeaving(o *opening, port string, cfg *config.Config, old *places) bool {
 	var leaving []controlled
 	stays := slices.ContainsFunc(o.opened.sockets, func(k *socket) bool { return portOf(k.Addr().String()) == port })
 	for _, k := range old.sockets {
@@ -59,6 +59,15 @@ func (o *opening) shareLeaving(port string, cfg *config.Config, old *places) boo
 			stays = true
 		}
 	}
+	for _, g := range s.given { // of the lb before, which closes what this one does not take
+		switch {
+		case g.lasting || g.network != "tcp" || portOf(g.addr.String()) != port:
+		case g.wanted(cfg):
+			stays = true
+		default:
+			leaving = append(leaving, g)
+		}
+	}
 	if stays {
 		return false
 	}
@@ -68,6 +77,18 @@ func (o *opening) shareLeaving(port string, cfg *config.Config, old *places) boo
 		}
 	}
 	return len(leaving) > 0
+}
+
+// Control implements controlled.
+func (g *given) Control(f func(fd uintptr) error) error {
+	raw, err := g.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(fd) }); e != nil {
+		return e
+	}
+	return err
 }
 
 // Control implements controlled.

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -218,6 +217,8 @@ const upgradeProtocol = 1
 type preparation struct {
 	Version string `json:"version"`
 	Taken   []int  `json:"taken"` // of the sockets, by their number
+
+	Own []string `json:"own,omitempty"` // listeners that it opened itself: their numbers follow those of the sockets
 }
 
 // failure is what a successor says when it cannot take over.
@@ -242,7 +243,7 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 	if s.keys.own != nil {
 		h.Key = s.keys.text
 	}
-	taken, err := next.prepare(late, &h, files)
+	p, err := next.prepare(late, &h, files)
 	if err == nil {
 		err = next.send("go", s.stateNow())
 	}
@@ -254,7 +255,7 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 		return nil, err
 	}
 
-	off := s.suspend(sockets, taken)
+	off := s.suspend(sockets, p)
 	if err := next.watch(ctx, watch); err != nil {
 		switch {
 		case errors.Is(err, errLeaves):
@@ -275,7 +276,7 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 		}
 		return nil, err
 	}
-	s.upgrades.mover = newMover(s, next, off.numbers)
+	s.upgrades.mover = newMover(s, next, off)
 	off.release(s)
 	// systemd takes orders from the main process only, so the next word is the new one's.
 	s.supervisor.tell("MAINPID="+strconv.Itoa(next.pid), "STATUS=upgraded to "+next.version)
@@ -307,19 +308,11 @@ func (s *Server) offer() (sockets []offered, files []*os.File, err error) {
 	}
 	for _, d := range at.doors {
 		network, key, _ := strings.Cut(d.key, " ")
-		add(offered{network, key, "", s.given.lasts(d.Addr())}, d.control)
+		add(offered{network, key, "", s.given.lasts(d.Addr())}, d.Control)
 	}
 	for _, g := range s.given {
 		if !g.taken {
-			add(offered{g.network, g.key, g.name, true}, func(f func(fd uintptr) error) error {
-				raw, err := g.file.SyscallConn()
-				if err != nil {
-					return err
-				}
-				var e error
-				err = raw.Control(func(fd uintptr) { e = f(fd) })
-				return errors.Join(err, e)
-			})
+			add(offered{g.network, g.key, g.name, true}, g.Control)
 		}
 	}
 	return sockets, files, err
@@ -331,25 +324,9 @@ func closeFiles(files []*os.File) {
 	}
 }
 
-// control calls f with the descriptor of the door's socket.
-func (d *door) control(f func(fd uintptr) error) error {
-	sc, ok := d.Listener.(syscall.Conn)
-	if !ok {
-		return fmt.Errorf("a %T has no descriptor", d.Listener)
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Control(func(fd uintptr) { err = f(fd) }); e != nil {
-		return e
-	}
-	return err
-}
-
 // copy is another listener of the same socket.
 func (d *door) copy() (ln net.Listener, err error) {
-	err = d.control(func(fd uintptr) error {
+	err = d.Control(func(fd uintptr) error {
 		own, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -491,8 +468,8 @@ func (n *successor) ended(waitedFor string) error {
 	return errors.New("the new lb ended right after it had begun to serve: see its log")
 }
 
-// prepare has the successor do all that can fail, and returns which of the sockets it took.
-func (n *successor) prepare(ctx context.Context, h *hello, files []*os.File) (map[int]bool, error) {
+// prepare has the successor do all that can fail, and returns what it has then.
+func (n *successor) prepare(ctx context.Context, h *hello, files []*os.File) (*preparation, error) {
 	if err := n.send("hello", h); err != nil {
 		return nil, n.reason(ctx, err)
 	}
@@ -510,11 +487,7 @@ func (n *successor) prepare(ctx context.Context, h *hello, files []*os.File) (ma
 		return nil, err
 	}
 	n.version = p.Version
-	taken := map[int]bool{}
-	for _, i := range p.Taken {
-		taken[i] = true
-	}
-	return taken, nil
+	return &p, nil
 }
 
 // reason is why a message could not be sent: what the successor said before it ended.
@@ -548,20 +521,31 @@ const wellWait = 10 * time.Second
 type suspended struct {
 	sockets []*proxy.Listener
 	numbers map[*proxy.Listener]int // of sockets, as the successor knows them
+	named   map[string]int          // numbers by the name of a listener, for connections that came by an address that it had
 	doors   []*door
 	copies  []net.Listener // of the doors' sockets; nil where there is none
 }
 
 // suspend has the successor take all new connections. Those who talk to a door are seen off: what they ask next is for
 // the successor.
-func (s *Server) suspend(sockets []offered, taken map[int]bool) *suspended {
-	off := &suspended{numbers: map[*proxy.Listener]int{}}
+func (s *Server) suspend(sockets []offered, p *preparation) *suspended {
+	off := &suspended{numbers: map[*proxy.Listener]int{}, named: map[string]int{}}
+	taken := map[int]bool{}
+	for _, i := range p.Taken {
+		taken[i] = true
+	}
+	for i, name := range p.Own {
+		off.named[name] = len(sockets) + i
+	}
 	at := s.places.Load()
 	for i, k := range at.sockets { // in the order of offer
 		if taken[i] { // others are closed by the stop that follows
 			k.Suspend()
 			off.sockets = append(off.sockets, k.Listener)
 			off.numbers[k.Listener] = i
+			if _, moved := off.named[k.name]; !moved {
+				off.named[k.name] = i
+			}
 		}
 	}
 	for i, d := range at.doors {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,7 +28,7 @@ type Predecessor struct {
 
 	taken map[*given]*proxy.Listener // that it has, too, until this process is in charge
 	doors []*door                    // the same
-	order []*proxy.Listener          // taken, by the number of the socket; nil where it is not
+	order []*proxy.Listener          // taken, by the number of the socket, nil where it is not; then those of this process alone
 	state *state
 	yours chan struct{} // closed when this process is in charge, or the one before is gone
 	back  chan struct{} // closed when it has been told that this one leaves, and takes connections again
@@ -118,6 +119,12 @@ func (b *Predecessor) prepared(ctx context.Context, s *Server) error {
 		b.order = append(b.order, b.taken[g])
 		if g.taken {
 			p.Taken = append(p.Taken, i)
+		}
+	}
+	for _, k := range s.places.Load().sockets {
+		if !slices.Contains(b.order, k.Listener) {
+			p.Own = append(p.Own, k.name)
+			b.order = append(b.order, k.Listener)
 		}
 	}
 	s.given = s.given.drop()

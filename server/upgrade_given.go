@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,6 +74,12 @@ func (all givens) take(network, address, name string) *given {
 		}
 	}
 	return nil
+}
+
+// wanted reports whether cfg has an address that the socket is taken for.
+func (g *given) wanted(cfg *config.Config) bool {
+	fits := func(address string) bool { return g.key == address || listensAt(g.addr, address) }
+	return fits(cfg.Admin.Address) || slices.ContainsFunc(cfg.Listens, func(l config.Listen) bool { return fits(l.Address) })
 }
 
 // lasts reports whether systemd holds the socket at a.

@@ -9,9 +9,9 @@ import (
 
 // mover sends clients' connections to the process that is in charge by now, off the loops.
 type mover struct {
-	s       *Server
-	to      *successor
-	numbers map[*proxy.Listener]int // of sockets, as the successor knows them
+	s   *Server
+	to  *successor
+	off *suspended
 
 	mu   sync.Mutex
 	fds  []int         // guarded by mu
@@ -23,23 +23,33 @@ type mover struct {
 	done chan struct{} // closed when all have been sent
 }
 
-func newMover(s *Server, to *successor, numbers map[*proxy.Listener]int) *mover {
-	return &mover{s: s, to: to, numbers: numbers, more: make(chan struct{}, 1), over: make(chan struct{}), done: make(chan struct{})}
+func newMover(s *Server, to *successor, off *suspended) *mover {
+	return &mover{s: s, to: to, off: off, more: make(chan struct{}, 1), over: make(chan struct{}), done: make(chan struct{})}
+}
+
+// number is what the successor knows a listener by: the one it has the socket of, or else its own of that name, when this one
+// closed, or will, because its address is another now.
+func (m *mover) number(l *proxy.Listener) (n int, ok bool) {
+	if n, ok = m.off.numbers[l]; !ok {
+		n, ok = m.off.named[l.Name()]
+	}
+	return n, ok
 }
 
 // begin has clients go as they come to rest.
 func (m *mover) begin() {
 	m.s.tasks.Go(m.run)
 	m.s.proxy.Move(&proxy.Mover{
-		Takes:  func(l *proxy.Listener) bool { _, ok := m.numbers[l]; return ok && loop.Detaches },
+		Takes:  func(l *proxy.Listener) bool { _, ok := m.number(l); return ok && loop.Detaches },
 		Move:   m.move,
 		Tunnel: m.tunnel,
 	})
 }
 
 func (m *mover) tunnel(l *proxy.Listener, t *proxy.Moved, client, backend int) {
+	by, _ := m.number(l)
 	m.mu.Lock()
-	m.ts.By, m.ts.Tunnels = append(m.ts.By, m.numbers[l]), append(m.ts.Tunnels, t)
+	m.ts.By, m.ts.Tunnels = append(m.ts.By, by), append(m.ts.Tunnels, t)
 	m.ends = append(m.ends, client, backend)
 	m.mu.Unlock()
 	m.wake()
@@ -53,8 +63,9 @@ func (m *mover) wake() {
 }
 
 func (m *mover) move(l *proxy.Listener, fd int) {
+	by, _ := m.number(l)
 	m.mu.Lock()
-	m.fds, m.by = append(m.fds, fd), append(m.by, m.numbers[l])
+	m.fds, m.by = append(m.fds, fd), append(m.by, by)
 	m.mu.Unlock()
 	m.wake()
 }

@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Clients' connections outlive an upgrade also when they came by an address that lb has left since, or leaves by the
+// upgrade: for another port, or for another host with the same port.
+func TestUpgradeMovedListener(t *testing.T) {
+	apps := startApps(t, 2, "chaos.mjs")
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	ports := []string{quietPort(t, r), quietPort(t, r), quietPort(t, r)}
+	s := setup{backends: apps, address: "127.0.0.1:" + ports[0]}
+	n := startLineage(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+
+	type client struct {
+		*conn
+		by string
+		ws *websocket.Conn
+	}
+	var all []client
+	come := func(port string) {
+		t.Helper()
+		addr := "127.0.0.1:" + port
+		c := &conn{addr: addr}
+		t.Cleanup(c.close)
+		ws, _, err := websocket.Dial(ctx, "http://"+addr+"/ws/x", nil)
+		if err == nil {
+			_, _, err = ws.Read(ctx) // the instance's greeting
+		}
+		if err == nil {
+			err = c.dial()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ws.CloseNow() })
+		all = append(all, client{c, port, ws})
+	}
+	talk := func(when string) {
+		t.Helper()
+		for i, c := range all {
+			if a := c.do("POST", fmt.Sprint("/sum/", i), "a body"); !a.ok() || a.closes || c.dials != 1 {
+				t.Errorf("%s, the client of %s: %s, on connection %d", when, c.by, a.String(), c.dials)
+			}
+			err := c.ws.Write(ctx, websocket.MessageText, []byte(when))
+			if err == nil {
+				_, _, err = c.ws.Read(ctx)
+			}
+			if err != nil {
+				t.Errorf("%s, the WebSocket of %s: %v", when, c.by, err)
+			}
+		}
+	}
+	move := func(address string) {
+		s.address = address
+		s.write(t, n.config, n.logPath)
+	}
+	upgrade := func(when string) {
+		t.Helper()
+		if code, out, errs := n.upgrade("--watch", "100ms"); code != 0 {
+			t.Fatalf("%s: %d %s%s", when, code, out, errs)
+		}
+		all := n.pids()
+		eventually(t, when+": the one before has ended", func() bool { return !kill0(all[len(all)-2]) })
+		talk(when)
+	}
+
+	come(ports[0])
+	talk("at the start")
+	move("127.0.0.1:" + ports[1])
+	if code, out, errs := run(t, lbBinary, "reload", n.config); code != 0 {
+		t.Fatalf("reload: %d %s%s", code, out, errs)
+	}
+	come(ports[1])
+	talk("after a reload that moves the listener")
+	upgrade("after an upgrade")
+	come(ports[1])
+	move("127.0.0.1:" + ports[2])
+	upgrade("after an upgrade that moves the listener")
+	come(ports[2])
+	move("0.0.0.0:" + ports[2])
+	upgrade("after an upgrade that changes its host")
+	come(ports[2])
+	move("127.0.0.1:" + ports[2])
+	upgrade("after one that changes it back")
+	come(ports[2])
+	talk("at the end")
+	n.end()
+}
+
+// quietPort is a free port that the system gives to nobody by itself.
+func quietPort(t testing.TB, r *rand.Rand) string {
+	t.Helper()
+	for range 1000 {
+		port := strconv.Itoa(15000 + r.IntN(15000))
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			ln.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
