@@ -19,6 +19,7 @@ type conn struct {
 	net.Conn
 	r     *bufio.Reader
 	addr  string
+	to    func() (net.Conn, error) // connects in place of addr, if it is there
 	dials int
 }
 
@@ -76,7 +77,11 @@ func (c *conn) dial() error {
 	if c.Conn != nil {
 		return nil
 	}
-	n, err := net.DialTimeout("tcp", c.addr, patience)
+	to := c.to
+	if to == nil {
+		to = func() (net.Conn, error) { return net.DialTimeout("tcp", c.addr, patience) }
+	}
+	n, err := to()
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func TestKeepAliveSoak(t *testing.T) {
 	const clients = 150
 	apps := startApps(t, 2, "chaos.mjs", "RECORD=1")
 	l := startLB(t, setup{backends: apps})
-	load := &mixed{addr: l.addr, stop: make(chan struct{}), keep: true}
+	load := &mixed{door: &door{now: l.addr}, stop: make(chan struct{}), keep: true}
 	// Half of them send at the same moments, so that each of those requests has a connection of its own, and all these
 	// connections have been idle for as long as the others when the next comes.
 	begin := time.Now()

@@ -87,6 +87,7 @@ func startApps(t testing.TB, n int, script string, env ...string) []*app {
 // setup is a configuration. Lines hold "key = value" of TOML.
 type setup struct {
 	backends []*app
+	address  string // of [listen.web], any port if it is ""
 	pool     string // lines of [pool.app]
 	server   string // lines of [server]
 	log      string // lines of [access_log] in place of a path in the test's directory
@@ -103,7 +104,11 @@ func (s *setup) write(t testing.TB, path, logPath string) {
 		}
 		return
 	}
-	b.WriteString("[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\n")
+	address := s.address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	fmt.Fprintf(&b, "[listen.web]\naddress = %q\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\n", address)
 	if s.log != "" {
 		b.WriteString(s.log + "\n")
 	} else {

@@ -5,12 +5,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,28 +67,72 @@ type talk struct {
 
 // mixed is a load of many kinds of requests, streams and WebSockets.
 type mixed struct {
-	addr    string
+	door    *door
 	stop    chan struct{}
 	workers sync.WaitGroup
 	ids     atomic.Int64
 	keep    bool // all shots and talks; else those that failed
 
-	sent, failed, talked atomic.Int64
+	sent, failed, talked, visited atomic.Int64
 
-	mu    sync.Mutex
-	shots []shot // guarded by mu
-	talks []talk // guarded by mu
+	mu     sync.Mutex
+	shots  []shot  // guarded by mu
+	talks  []talk  // guarded by mu
+	visits []visit // guarded by mu; see startVisits
+}
+
+// door is where clients find lb. While it moves, both addresses are known, as by a reload the new one is served before the
+// old one closes: who is refused at the one is not refused at the other.
+type door struct {
+	mu        sync.Mutex
+	now, next string // guarded by mu
+}
+
+func (d *door) addresses() (now, next string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now, d.next
+}
+
+// moving says where lb will be next, moved that it is there.
+func (d *door) moving(next string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.next = next
+}
+
+func (d *door) moved() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now, d.next = d.next, ""
+}
+
+func (d *door) dial() (net.Conn, error) {
+	first, _ := d.addresses()
+	c, err := net.DialTimeout("tcp", first, patience)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		for _, other := range []func(now, next string) string{
+			func(now, next string) string { return next }, func(now, next string) string { return now },
+		} {
+			if a := other(d.addresses()); a != first && a != "" {
+				if c, err := net.DialTimeout("tcp", a, patience); err == nil {
+					return c, nil
+				}
+			}
+		}
+	}
+	return c, err
 }
 
 // startMixed sends about rate requests a second, besides some event streams and WebSockets that are always there.
 func startMixed(t testing.TB, addr string, rate int, seed uint64, keep bool) *mixed {
-	m := &mixed{addr: addr, stop: make(chan struct{}), keep: keep}
+	m := &mixed{door: &door{now: addr}, stop: make(chan struct{}), keep: keep}
 	const clients = 32
 	every := clients * time.Second / time.Duration(rate)
 	for i := range clients {
 		m.workers.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(i)))
-			c := &conn{addr: addr}
+			c := &conn{to: m.door.dial}
 			defer c.close()
 			next := time.Now().Add(time.Duration(r.Float64() * float64(every)))
 			for m.rest(time.Until(next)) {
@@ -99,7 +147,7 @@ func startMixed(t testing.TB, addr string, rate int, seed uint64, keep bool) *mi
 	for i := range 6 {
 		m.workers.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(100+i)))
-			c := &conn{addr: addr}
+			c := &conn{to: m.door.dial}
 			defer c.close()
 			for m.rest(time.Duration(r.IntN(200)) * time.Millisecond) {
 				m.book(m.stream(c, r))
@@ -320,6 +368,13 @@ func (m *mixed) stream(c *conn, r *rand.Rand) shot {
 	return s
 }
 
+func (m *mixed) websocket(ctx context.Context, path string) (*websocket.Conn, error) {
+	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return m.door.dial() }}
+	c, _, err := websocket.Dial(ctx, "http://e2e.test"+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: tr}})
+	tr.CloseIdleConnections() // one that was refused
+	return c, err
+}
+
 // talk is a WebSocket for as long as it lives, half a minute at most.
 func (m *mixed) talk(r *rand.Rand) (k talk) {
 	k = talk{id: fmt.Sprint(m.ids.Add(1)), begin: time.Now(), code: -1}
@@ -328,7 +383,7 @@ func (m *mixed) talk(r *rand.Rand) (k talk) {
 	defer cancel()
 	dial, stop := context.WithTimeout(ctx, patience)
 	defer stop()
-	c, _, err := websocket.Dial(dial, "http://"+m.addr+"/ws/"+k.id, nil)
+	c, err := m.websocket(dial, "/ws/"+k.id)
 	if err != nil {
 		k.err = err
 		return k

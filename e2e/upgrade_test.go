@@ -109,6 +109,36 @@ func (n *lineage) end() {
 	}
 }
 
+// stopAll stops whoever is in charge, waits until all have ended, and holds each to its exit code: nothing was cut.
+func (n *lineage) stopAll() {
+	n.t.Helper()
+	all := n.pids()
+	if err := syscall.Kill(all[len(all)-1], syscall.SIGTERM); err != nil {
+		n.t.Errorf("the last lb: %v", err)
+	}
+	for i, pid := range all {
+		if i == 0 { // this one is waited for by whoever started it, when nobody writes to its output any more
+			continue
+		}
+		var status syscall.WaitStatus
+		eventually(n.t, fmt.Sprint("process ", pid, " ends"), func() bool {
+			got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+			return got == pid || err == syscall.ECHILD
+		})
+		if !status.Exited() || status.ExitStatus() != 0 {
+			n.t.Errorf("process %d ended with %v %d", pid, status.Signal(), status.ExitStatus())
+		}
+	}
+	if code := n.wait(); code != 0 {
+		n.t.Errorf("the first lb ended with %d", code)
+	}
+	for _, line := range n.stderr() {
+		if strings.Contains(line, "msg=panic") || strings.HasPrefix(line, "goroutine ") {
+			n.t.Errorf("lb reported: %s", line)
+		}
+	}
+}
+
 // rounds is how many upgrades a test does: LB_UPGRADES, else few.
 func rounds(t *testing.T, few int) int {
 	n, err := strconv.Atoi(os.Getenv("LB_UPGRADES"))

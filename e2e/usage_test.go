@@ -18,12 +18,20 @@ func (u usage) String() string {
 }
 
 // usage reads it.
-func (l *lb) usage() (u usage) {
+func (l *lb) usage() usage { return l.usageOf(l.cmd.Process.Pid) }
+
+// usage is that of the process in charge.
+func (n *lineage) usage() usage {
+	all := n.pids()
+	return n.usageOf(all[len(all)-1])
+}
+
+func (l *lb) usageOf(pid int) (u usage) {
 	l.t.Helper()
 	m := l.metrics()
 	u.memory = m["process_resident_memory_bytes"] / (1 << 20)
 	u.goroutines = m["go_goroutines"]
-	if all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", l.cmd.Process.Pid)); err == nil {
+	if all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err == nil {
 		u.descriptors = len(all)
 	}
 	return u

@@ -1,7 +1,7 @@
 // An instance for runs under faults. With RECORD it says what it has seen: "seen ID" when it has read the head of a
 // request, "done ID" when it gave the last byte of the answer away, "stalled FROM TO" (milliseconds since 1970) when its
 // main thread stood still. Standard output is a pipe, to which Node.js writes at once: what an instance said before it
-// was killed is known.
+// was killed is known. With SESSIONS it has Socket.IO, too: "say" is answered by "heard".
 import { createHash } from 'node:crypto'
 import { createServer } from 'node:http'
 import { WebSocketServer } from 'ws'
@@ -59,7 +59,22 @@ const server = createServer((req, res) => {
 })
 server.on('clientError', (err, socket) => socket.destroy())
 
-const sockets = new WebSocketServer({ server })
+let io
+if (process.env.SESSIONS) {
+  const { Server } = await import('socket.io')
+  io = new Server(server, { serveClient: false, destroyUpgrade: false, pingInterval: 1000, pingTimeout: 30000 })
+  io.engine.on('headers', (headers) => { headers['X-Instance'] = name })
+  io.on('connection', (socket) => {
+    socket.on('say', (text) => socket.emit('heard', text))
+    if (leaving) socket.disconnect(true)
+  })
+}
+
+const sockets = new WebSocketServer({ noServer: true })
+server.on('upgrade', (req, socket, head) => {
+  if (io && req.url.startsWith('/socket.io/')) return // its own listener has it
+  sockets.handleUpgrade(req, socket, head, (ws) => sockets.emit('connection', ws, req))
+})
 sockets.on('connection', (socket) => {
   socket.send(name)
   if (leaving) socket.close(1001, 'bye') // it came by a connection that was busy when the listener closed
@@ -74,6 +89,7 @@ process.on('SIGTERM', () => {
   console.log('leaving')
   for (const s of [...streams]) s.end('bye')
   for (const s of sockets.clients) s.close(1001, 'bye')
+  io?.disconnectSockets(true)
   setTimeout(() => { for (const s of sockets.clients) s.terminate() }, 5000).unref()
 })
 
