@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,6 +140,12 @@ func (c *conn) receive(method string) (a answer) {
 type sample struct {
 	path string
 	answer
+}
+
+// number is which request of its load it was, counted from 1: those above load.sent are sent later.
+func (s *sample) number() (n int64) {
+	fmt.Sscanf(path.Base(s.path), "%d", &n)
+	return n
 }
 
 // load is traffic: some connections that each send a request whenever it is time to.
