@@ -31,6 +31,8 @@ type Rollouts struct {
 	Bad func(ctx context.Context, id, backend, why string) error
 	// End ends the rollout as the end of its connection does, and returns when that is done.
 	End func(ctx context.Context, id string) error
+	// Progress says what lb cannot know of it, for people to see.
+	Progress func(ctx context.Context, id string, p RolloutProgress) error
 }
 
 // What Rollouts may fail for, beside ErrUnknown and ErrTakenBack.
@@ -145,6 +147,7 @@ type RolloutStep struct {
 //	POST /rollouts/ID/check      RolloutStep: answers with RolloutChecked when it is new and well or the wait is over
 //	POST /rollouts/ID/ready      RolloutStep: puts it back
 //	POST /rollouts/ID/bad        RolloutStep: leaves it out, for good
+//	POST /rollouts/ID/progress   RolloutProgress: for people to see
 //	POST /rollouts/ID/end        ends it, as the end of its connection does, and answers when that is done
 func (a Rollouts) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -171,6 +174,12 @@ func (a Rollouts) Handler() http.Handler {
 		return RolloutStep{Backend: s.Backend}, a.Bad(ctx, id, s.Backend, s.Why)
 	}))
 	mux.HandleFunc("POST /rollouts/{id}/end", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) { return s, a.End(ctx, id) }))
+	mux.HandleFunc("POST /rollouts/{id}/progress", func(w http.ResponseWriter, r *http.Request) {
+		var p RolloutProgress
+		if readBody(w, r, &p, `{"of": 4, "done": ["127.0.0.1:3000"]}`) {
+			replyRollout(w, p, a.Progress(r.Context(), r.PathValue("id"), p))
+		}
+	})
 	return mux
 }
 

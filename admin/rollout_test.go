@@ -56,6 +56,10 @@ func TestRollouts(t *testing.T) {
 			return of(id)
 		},
 		End: func(_ context.Context, id string) error { note("end %s", id); return of(id) },
+		Progress: func(_ context.Context, id string, p RolloutProgress) error {
+			note("progress %s %d %v %s", id, p.Of, p.Done, p.Waits)
+			return of(id)
+		},
 	}.Handler()
 	for _, c := range []struct {
 		method, path, body string
@@ -84,6 +88,9 @@ func TestRollouts(t *testing.T) {
 		{"POST", "/rollouts/1/ready", `{"backend": "a"}`, 200, `"backend": "a"`, "ready 1 a"},
 		{"POST", "/rollouts/not/ready", `{"backend": "a"}`, 409, "has not taken it out", ""},
 		{"POST", "/rollouts/1/bad", `{"backend": "a", "why": "sick"}`, 200, `"backend": "a"`, "bad 1 a sick"},
+		{"POST", "/rollouts/1/progress", `{"of": 4, "done": ["a"], "waits": "b is down"}`, 200, `"of": 4`, "progress 1 4 [a] b is down"},
+		{"POST", "/rollouts/over/progress", `{}`, 410, "no such rollout", ""},
+		{"POST", "/rollouts/1/progress", `{"off": 4}`, 400, "unknown field", ""},
 		{"POST", "/rollouts/1/end", `{}`, 200, "", "end 1"},
 		{"POST", "/rollouts/over/end", `{}`, 410, "no such rollout", ""},
 		{"POST", "/rollouts/1/bad", `nonsense`, 400, "wants a JSON object", ""},

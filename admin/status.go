@@ -39,18 +39,19 @@ type Listener struct {
 
 // Pool is a set of interchangeable backends. Counts are since it was first configured.
 type Pool struct {
-	Name     string    `json:"name"`
-	Strategy string    `json:"strategy"`
-	FailOpen bool      `json:"fail_open"` // nobody is ready: requests go to all that are not known to be dead
-	Recent   Recent    `json:"recent"`
-	Requests uint64    `json:"requests"` // each counted once, those that wait not yet
-	Failed   uint64    `json:"failed"`   // that the app did not answer, or not to the end, and not because of the client
-	Queue    Queue     `json:"queue"`
-	Limited  bool      `json:"limited"` // requests wait in lb while every ready backend has its Limit in work
-	Summary  string    `json:"summary"` // what goes on, in words: "8 in work, 3 waiting in lb"
-	Affinity *Affinity `json:"affinity,omitempty"`
-	Backends []Backend `json:"backends"`
-	Removed  []Removed `json:"removed,omitempty"` // what the file has, and lb remove took out
+	Name     string         `json:"name"`
+	Strategy string         `json:"strategy"`
+	FailOpen bool           `json:"fail_open"` // nobody is ready: requests go to all that are not known to be dead
+	Recent   Recent         `json:"recent"`
+	Requests uint64         `json:"requests"` // each counted once, those that wait not yet
+	Failed   uint64         `json:"failed"`   // that the app did not answer, or not to the end, and not because of the client
+	Queue    Queue          `json:"queue"`
+	Limited  bool           `json:"limited"` // requests wait in lb while every ready backend has its Limit in work
+	Summary  string         `json:"summary"` // what goes on, in words: "8 in work, 3 waiting in lb"
+	Affinity *Affinity      `json:"affinity,omitempty"`
+	Backends []Backend      `json:"backends"`
+	Removed  []Removed      `json:"removed,omitempty"` // what the file has, and lb remove took out
+	Rollout  *RolloutStatus `json:"rollout,omitempty"` // that runs, or was over not long ago
 }
 
 // Removed is a backend of the configuration that was taken out while lb runs.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -62,6 +63,7 @@ func TestPage(t *testing.T) {
 	b := startBrowser(t)
 	t.Run("Kill", func(t *testing.T) { pageKill(t, b) })
 	t.Run("Drain", func(t *testing.T) { pageDrain(t, b) })
+	t.Run("Rollout", func(t *testing.T) { pageRollout(t, b) })
 	t.Run("OnlyShows", func(t *testing.T) { pageOnlyShows(t, b) })
 	t.Run("OtherSites", func(t *testing.T) { pageOtherSites(t, b) })
 	t.Run("Reconnects", func(t *testing.T) { pageReconnects(t, b) })
@@ -177,6 +179,80 @@ func pageDrain(t *testing.T, b *browser) {
 	p.until("the mistake is told", `document.querySelector('#events li[data-event="not reloaded"]')?.textContent.includes('<img src=x')`)
 	if value[int](p, `document.querySelectorAll('img').length`) != 0 {
 		t.Error("a text became a part of the page")
+	}
+	p.clean()
+	l.stop(0)
+}
+
+// pageRollout looks on as a pool is restarted: first well, then with an instance that fails.
+func pageRollout(t *testing.T, b *browser) {
+	apps := startApps(t, 3, "express.mjs")
+	l := startLB(t, setup{backends: apps, pool: "slow_start = \"1s\"", more: "[pool.app.health]\ndown = \"100ms\""})
+	p := b.open(t, l.admin+"/", desk)
+	p.isLive()
+	const box = `document.querySelector('.rollout')`
+	words := func(pattern string) string {
+		return box + `.offsetParent && ` + pattern + `.test(` + box + `.innerText)`
+	}
+	if value[bool](p, box+`.offsetParent !== null`) {
+		t.Error("a rollout is shown, and there is none")
+	}
+	// Its command says where it is, and goes on when it is told to.
+	gate := t.TempDir()
+	begin := func(script string) *process {
+		return start(t, "rollout", exec.Command(lbBinary, "rollout", "app", "--config", l.config, "--in-place", "--exec",
+			fmt.Sprintf("while ! [ -e %s/{name} ]; do sleep 0.05; done; %s", gate, script)))
+	}
+	open := func(names ...string) {
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(gate, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	first := begin("true")
+	p.until("it begins", words(`/^Rollout: 0 of 3 restarted/`))
+	p.until("a is restarted", words(`/a is being restarted, for/`)+` && `+row("a")+`.dataset.state === 'draining'`)
+	p.until("it is said on top", `/Rollout of pool app: 0 of 3 restarted\./.test(document.getElementById('verdict').textContent)`)
+	if got := value[string](p, `document.getElementById('verdict').textContent`); strings.Contains(got, "draining") {
+		t.Errorf("it is said twice: %q", got)
+	}
+	for _, fault := range value[[]string](p, accessibility) {
+		t.Error(fault)
+	}
+	open("a")
+	p.until("a warms up", words(`/a is back and warms up, for/`))
+	p.until("b follows", words(`/^Rollout: 1 of 3 restarted/`)+` && `+words(`/b is being restarted/`))
+	if got := value[string](p, `getComputedStyle(`+box+`.querySelector('.p-done')).flexGrow + getComputedStyle(`+box+`.querySelector('.p-under')).flexGrow + getComputedStyle(`+box+`.querySelector('.p-rest')).flexGrow`); got != "111" {
+		t.Errorf("the parts of the bar are %s", got)
+	}
+	open("b", "c")
+	p.until("it is done", words(`/^Rollout finished: 3 of 3 restarted/`)+` && `+box+`.dataset.level === 'ok'`)
+	p.until("all is well", `document.getElementById('verdict').dataset.level === 'ok'`)
+	if code := first.wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+
+	for _, name := range []string{"a", "b", "c"} {
+		os.Remove(filepath.Join(gate, name))
+	}
+	open("a")
+	second := begin(`test {name} != a || { echo "no such <b>release</b>"; exit 3; }`)
+	p.until("it stopped", words(`/^Rollout stopped: 0 of 3 restarted/`)+` && `+box+`.dataset.level === 'bad'`)
+	p.until("why", words(`/a is bad and stays out: .*exit status 3/`))
+	p.until("it is said on top", `/A rollout of pool app stopped: a is bad and stays out\./.test(document.getElementById('verdict').textContent)`)
+	if code := second.wait(); code != 9 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, fault := range value[[]string](p, accessibility) {
+		t.Error(fault)
+	}
+	p.show(look{width: 360, height: 740, scale: 2, phone: true, dark: true})
+	for _, fault := range value[[]string](p, accessibility) {
+		t.Errorf("dark phone: %s", fault)
+	}
+	if code, out, errs := run(t, lbBinary, "status", "--config", l.config); !strings.Contains(strings.ReplaceAll(out, "\n", " "), "0 of 3 restarted, stopped") {
+		t.Errorf("lb status: %d %s%s", code, out, errs)
 	}
 	p.clean()
 	l.stop(0)

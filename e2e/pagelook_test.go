@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -204,6 +205,13 @@ func TestPagePictures(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	save("page-ask", p.picture(false))
 	p.presses(kb.Escape)
+	api[1].fails.Store(0)
+	rollout := start(t, "rollout", exec.Command(lbBinary, "rollout", "api", "--config", l.config, "--in-place", "--exec", "sleep 4", "--warmup", "4s"))
+	p.until("the second is being restarted", `/1 of 3 restarted/.test(document.querySelector('[data-pool=api] .rollout').innerText) && /is being restarted, for [23]/.test(document.querySelector('[data-pool=api] .rollout').innerText)`)
+	p.show(look{width: 1280, height: 420, scale: 1})
+	value[bool](p, `document.querySelector('[data-pool=api]').scrollIntoView(), true`)
+	save("page-rollout", p.picture(false))
+	rollout.kill()
 	l.kill()
 	time.Sleep(2 * time.Second)
 	save("page-lost", p.picture(false))

@@ -134,6 +134,7 @@ func (s *Server) backend(pool, name string) *upstream.Backend {
 func (s *Server) poolStatus(p *pool) admin.Pool {
 	out := admin.PoolStatus(p.Pool, p.strategy)
 	out.Affinity = affinityStatus(p)
+	out.Rollout = s.rolloutStatus(p)
 	s.addRecent(&out)
 	s.addDeviations(&out)
 	defer s.addReasons(&out)

@@ -21,9 +21,10 @@ import (
 // rollouts is who restarts the backends of which pool, and what they have taken out. A backend stays in out for as long
 // as it is not wanted in, also when its rollout is over: so the next one knows whose doing that was.
 type rollouts struct {
-	mu  sync.Mutex
-	all []*rollout                  // guarded by mu: those that run
-	out map[*upstream.Live]*outside // guarded by mu
+	mu   sync.Mutex
+	all  []*rollout                  // guarded by mu: those that run
+	out  map[*upstream.Live]*outside // guarded by mu
+	last map[string]*rollout         // guarded by mu: of each pool the one that was over last, for people
 }
 
 // rollout is one that runs.
@@ -32,6 +33,7 @@ type rollout struct {
 	tally *tally
 	end   context.CancelFunc
 	ended chan struct{} // closed when all is put back
+	seen  rolloutSeen   // guarded by mu of the rollouts
 }
 
 // outside is a backend that a rollout has taken out.
@@ -45,7 +47,7 @@ type outside struct {
 func (s *Server) rolloutActions() admin.Rollouts {
 	return admin.Rollouts{
 		Hold: s.holdRollout, List: s.listRollouts, View: s.viewRollout, Drain: s.rolloutDrain, Restart: s.rolloutRestart,
-		Check: s.rolloutCheck, Ready: s.rolloutReady, Bad: s.rolloutBad, End: s.rolloutEnd,
+		Check: s.rolloutCheck, Ready: s.rolloutReady, Bad: s.rolloutBad, End: s.rolloutEnd, Progress: s.rolloutProgress,
 	}
 }
 
@@ -197,6 +199,7 @@ func (ro *rollouts) drop(r *rollout) (left []*outside) {
 func (s *Server) endRollout(ctx context.Context, r *rollout) {
 	s.rollouts.mu.Lock()
 	said := s.putBack(r.Pool, s.rollouts.drop(r))
+	s.rollouts.keep(r, s.pool(r.Pool))
 	s.rollouts.mu.Unlock()
 	s.rolloutEvent(r, "rollout is over")
 	for _, say := range said {
@@ -282,10 +285,12 @@ func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.
 		left := max(0, time.Until(at))
 		over, sessions = min(over, left/2), min(sessions, left*3/4) // and time for them to go
 	}
+	s.see(r, func(v *rolloutSeen) { v.at(b.Name, admin.StepDraining) })
 	s.note(ctx, b, "draining", "rollout")
 	s.letGo(b, over, sessions)
 	err = p.Drain(ctx, b)
 	if errors.Is(err, upstream.ErrTakenBack) {
+		s.see(r, func(v *rolloutSeen) { v.leave(b.Name) })
 		return d, admin.ErrTakenBack
 	}
 	d.Drained = admin.Drained{
@@ -343,6 +348,8 @@ func (s *Server) rolloutRestart(id, backend string) (before string, err error) {
 	}
 	defer done()
 	o.how = admin.OutRestarting
+	r.seen.at(b.Name, admin.StepRestarting)
+	s.live.News()
 	p.EndSessions(b) // it may have been given less time than those have
 	s.proxy.Forget([]*upstream.Backend{b})
 	return at, nil
@@ -361,6 +368,7 @@ func (s *Server) rolloutCheck(ctx context.Context, id, backend, before string) (
 		done()
 		return true
 	}
+	s.see(r, func(v *rolloutSeen) { v.at(b.Name, admin.StepChecking) })
 	c = s.awaitWell(ctx, p, b, parseProcess(before), still)
 	if !c.Passed && !still() {
 		_, _, err = s.outBy(r, b)
@@ -378,6 +386,7 @@ func (s *Server) rolloutReady(ctx context.Context, id, backend string) error {
 		return err
 	}
 	delete(s.rollouts.out, b.Live)
+	r.seen.putBack(b.Name)
 	p.SetWanted(b, upstream.In)
 	done()
 	s.note(ctx, b, "put back", "rollout")
@@ -394,6 +403,7 @@ func (s *Server) rolloutBad(ctx context.Context, id, backend, why string) error 
 		return err
 	}
 	o.how, o.why = admin.OutBad, why
+	r.seen.isBad(b.Name, why)
 	done()
 	s.note(ctx, b, "left out", why)
 	return nil
@@ -404,6 +414,7 @@ func (s *Server) rolloutEnd(ctx context.Context, id string) error {
 	if r == nil {
 		return err
 	}
+	s.see(r, func(v *rolloutSeen) { v.asked = true })
 	r.end()
 	select {
 	case <-r.ended:

@@ -230,6 +230,65 @@ function because(b) {
   return parts.join('; ')
 }
 
+/* A rollout of a pool, while it runs and for a while after. */
+
+const steps = {
+  draining: 'gets nothing new and finishes what it has', restarting: 'is being restarted', checking: 'has to come back and pass its checks',
+  'warming up': 'is back and warms up',
+}
+const endings = { finished: 'finished', bad: 'stopped', failed: 'stopped', interrupted: 'was interrupted', aborted: 'was broken off' }
+
+const restarted = (r) => `${count(r.done.length)}${r.of > 0 ? ` of ${count(r.of)}` : ''} restarted`
+
+function rolloutLevel(r) {
+  if (r.bad.length || r.ending === 'failed') return 'bad'
+  if (r.ended) return r.ending === 'finished' ? 'ok' : 'warn'
+  return r.waits ? 'warn' : 'info'
+}
+
+class Rollout {
+  constructor(pool) {
+    this.shape = shape('note')
+    this.title = make('h3', {})
+    this.sub = make('p', { class: 'sub' })
+    this.parts = ['done', 'under', 'bad', 'rest'].map((kind) => make('i', { class: `p-${kind}` }))
+    this.bar = make('div', { class: 'parts', 'aria-hidden': 'true' }, ...this.parts)
+    this.lines = make('ul', {})
+    this.box = make('div', { class: 'rollout', role: 'group', 'aria-label': `Rollout of pool ${pool}` }, this.shape, make('div', {}, this.title, this.sub), this.bar, this.lines)
+    this.box.hidden = true
+  }
+
+  update(r, now) {
+    flag(this.box, 'hidden', !r)
+    if (!r) return
+    const level = rolloutLevel(r)
+    attribute(this.box, 'data-level', level)
+    attribute(this.box, 'data-ending', r.ended ? r.ending : '')
+    reshape(this.shape, { ok: 'ready', info: 'draining', warn: 'ejected', bad: 'down' }[level])
+    text(this.title, r.ended ? `Rollout ${endings[r.ending] ?? 'is over'}: ${restarted(r)}` : `Rollout: ${restarted(r)}`)
+    const told = [r.ended ? `${span(now - Date.parse(r.ended))} ago` : `for ${span(now - Date.parse(r.since))}`]
+    if (r.who) told.unshift(`by ${r.who}`)
+    told.push(`${things(r.requests, 'request')} meanwhile, ${count(r.failed)} failed`)
+    text(this.sub, told.join(', '))
+    const rest = Math.max(0, r.of - r.done.length - r.under.length - r.bad.length)
+    flag(this.bar, 'hidden', r.of === 0)
+    ;[r.done.length, r.under.length, r.bad.length, rest].forEach((n, i) => {
+      flag(this.parts[i], 'hidden', n === 0)
+      this.parts[i].style.flexGrow = n
+    })
+    const lines = r.bad.map((b) => ['bad', `${b.backend} is bad and stays out: ${b.why}`])
+    for (const u of r.under) lines.push(['', `${u.backend} ${steps[u.step] ?? u.step}, for ${span(now - Date.parse(u.since))}`])
+    if (r.waits) lines.push(['', `It waits: ${r.waits}`])
+    if (r.ended && r.ending !== 'finished' && r.why && !r.bad.length) lines.push(['', r.why])
+    while (this.lines.childElementCount > lines.length) this.lines.lastElementChild.remove()
+    lines.forEach(([kind, words], i) => {
+      const li = this.lines.children[i] ?? this.lines.appendChild(make('li', {}))
+      attribute(li, 'data-kind', kind)
+      text(li, words)
+    })
+  }
+}
+
 /* A pool's card. */
 
 const strategies = {
@@ -260,8 +319,9 @@ class Card {
     this.table = make('table', { role: 'table', 'aria-labelledby': id }, make('thead', { role: 'rowgroup' }, this.head), this.body)
     this.none = make('p', { class: 'empty' }, 'This pool has no backends.')
     this.removed = make('p', { class: 'empty' })
+    this.rollout = new Rollout(name)
     this.section = make('section', { class: 'card pool', 'aria-labelledby': id, 'data-pool': name },
-      make('div', { class: 'pool-head' }, make('div', {}, this.title, this.sub), this.rate.box, this.time.box), this.table, this.none, this.removed)
+      make('div', { class: 'pool-head' }, make('div', {}, this.title, this.sub), this.rate.box, this.time.box), this.rollout.box, this.table, this.none, this.removed)
   }
 
   update(p, samples, full, now, actions) {
@@ -307,6 +367,7 @@ class Card {
       this.column.remove()
       this.column = undefined
     }
+    this.rollout.update(p.rollout, now)
     flag(this.none, 'hidden', p.backends.length > 0)
     flag(this.removed, 'hidden', !p.removed?.length)
     if (p.removed?.length) {
@@ -353,10 +414,15 @@ function verdict(st) {
     if (p.recent.error_rate >= 0.01) say(p.recent.error_rate >= 0.05 ? 'bad' : 'warn', `${percent(p.recent.error_rate)} of the requests to pool ${p.name} fail.`)
     all += p.backends.length
     ready += fit
+    const r = p.rollout
+    if (r && !r.ended) say('info', `Rollout of pool ${p.name}: ${restarted(r)}.`)
+    if (r?.bad.length && p.backends.some((b) => b.state === 'draining' && r.bad.some((x) => x.backend === b.name))) {
+      say('warn', `A rollout of pool ${p.name} stopped: ${r.bad.map((b) => b.backend).join(', ')} ${r.bad.length === 1 ? 'is bad and stays' : 'are bad and stay'} out.`)
+    }
     if (fit === 0) continue // said
     for (const b of p.backends) {
       if (b.state === 'down' || b.state === 'ejected') out.push(`${name(b)} is ${b.state}`)
-      else if (b.state === 'draining') leaving.push(name(b))
+      else if (b.state === 'draining' && !r?.under.some((u) => u.backend === b.name) && !r?.bad.some((x) => x.backend === b.name)) leaving.push(name(b))
     }
   }
   if (out.length > 2) say('warn', `${count(out.length)} of ${things(all, 'backend')} are out: ${out[0]}, ${out[1]} and ${count(out.length - 2)} more. Others take their requests.`)
@@ -418,6 +484,8 @@ const happened = {
   spared: ['fails requests, and is used on', 'ejected'],
   'fail open over': ['has somebody who is well again', 'ready'],
   'weight changed': ['has another weight', 'note'], added: ['was added', 'ready'], removed: ['was taken out', 'draining'],
+  'rollout begins': ['a rollout begins', 'note'], 'rollout is over': ['the rollout is over', 'note'],
+  'put back': ['is back in use', 'ready'], 'left out': ['is bad, and left out', 'down'],
   reloaded: ['The configuration was reloaded', 'note'], 'not reloaded': ['The configuration was not reloaded', 'ejected'],
 }
 

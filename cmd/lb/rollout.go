@@ -221,7 +221,17 @@ func runRollout(w world, c *cobra.Command, f *rolloutFlags, pool string) error {
 			abort()
 		}
 	}()
-	res := rollout.Run(ctx, plan, rollout.World{LB: link, Command: rollout.Shell(plan.Exec), Report: p.event, Stop: stop})
+	teller := newRolloutTeller(link.tell)
+	teller.event(rollout.Event{Event: rollout.Planned, Of: len(plan.Steps)})
+	link.note = func(text string) {
+		p.note(text)
+		teller.again()
+	}
+	res := rollout.Run(ctx, plan, rollout.World{LB: link, Command: rollout.Shell(plan.Exec), Stop: stop, Report: func(e rollout.Event) {
+		p.event(e)
+		teller.event(e)
+	}})
+	teller.end(&res)
 	code := rolloutCode(&res)
 	p.end(&res, code)
 	if code != 0 {

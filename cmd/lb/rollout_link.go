@@ -261,6 +261,19 @@ func (l *rolloutLink) Bad(ctx context.Context, backend, why string) error {
 	return err
 }
 
+// tell says how it goes, to the lb that knows the rollout if there is one now.
+func (l *rolloutLink) tell(ctx context.Context, p admin.RolloutProgress) {
+	l.mu.Lock()
+	se := l.current
+	l.mu.Unlock()
+	if se == nil {
+		return
+	}
+	if res, err := post(ctx, se.client, "/rollouts/"+se.id+"/progress", p); err == nil {
+		res.Body.Close()
+	}
+}
+
 func post(ctx context.Context, client *http.Client, path string, body any) (*http.Response, error) {
 	text, err := json.Marshal(body)
 	if err != nil {

@@ -90,6 +90,11 @@ func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string
 	if p.FailOpen {
 		b.WriteString(t.paint(red, "nobody is ready: requests go to all that are not known to be dead") + "\n")
 	}
+	if p.Rollout != nil {
+		for _, line := range wrap(rolloutText(p.Rollout, now), 79) {
+			b.WriteString(t.paint(rolloutColor(p.Rollout), line) + "\n")
+		}
+	}
 	b.WriteString(backendTable(p, t, now, width, sorted))
 	for _, r := range p.Removed {
 		text := fmt.Sprintf("%s is in the file, and was removed %s ago", r.Name, ago(now.Sub(r.Time)))
@@ -99,6 +104,48 @@ func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string
 		b.WriteString(t.paint(yellow, text) + "\n")
 	}
 	return b.String()
+}
+
+// rolloutText is a rollout in a sentence.
+func rolloutText(r *admin.RolloutStatus, now time.Time) string {
+	text := "rollout"
+	if r.Who != "" {
+		text += " by " + printable(r.Who)
+	}
+	of := ""
+	if r.Of > 0 {
+		of = fmt.Sprintf(" of %d", r.Of)
+	}
+	text += fmt.Sprintf(": %d%s restarted", len(r.Done), of)
+	for _, u := range r.Under {
+		text += fmt.Sprintf(", %s %s for %s", u.Backend, u.Step, ago(now.Sub(u.Since)))
+	}
+	if r.Waits != "" {
+		text += ", waits: " + printable(r.Waits)
+	}
+	if r.Ended != nil {
+		text += fmt.Sprintf(", %s %s ago", rolloutEndings[r.Ending], ago(now.Sub(*r.Ended)))
+	}
+	for _, b := range r.Bad {
+		text += fmt.Sprintf("; %s is bad: %s", b.Backend, printable(b.Why))
+	}
+	if len(r.Bad) == 0 && r.Why != "" && r.Ending == "failed" {
+		text += ": " + printable(r.Why)
+	}
+	return text + fmt.Sprintf("; %s, %d failed", plural(int64(r.Requests), "request"), r.Failed)
+}
+
+// rolloutEndings is what is said of an ending.
+var rolloutEndings = map[string]string{"finished": "finished", "bad": "stopped", "interrupted": "interrupted", "aborted": "aborted", "failed": "stopped"}
+
+func rolloutColor(r *admin.RolloutStatus) string {
+	switch {
+	case len(r.Bad) > 0 || r.Ending == "failed":
+		return red
+	case r.Ended == nil:
+		return yellow
+	}
+	return ""
 }
 
 func poolHead(p *admin.Pool, t terminal) string {
