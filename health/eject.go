@@ -46,7 +46,8 @@ func (p *Passive) tooMany(faults, requests int) bool {
 	return faults >= p.Faults && float64(faults) >= p.Ratio*float64(requests)
 }
 
-// mayEject is how many of n backends may be out on suspicion at a time: never half of them, but one of two.
+// mayEject is how many of n backends that are not known to be dead may be out on suspicion at a time: never half of them,
+// but one of two.
 func mayEject(n int) int {
 	if n < 2 {
 		return 0
@@ -64,9 +65,10 @@ func (p *Passive) out(n int, chance float64) time.Duration {
 // forgive is after how long in service one ejection is forgotten.
 const forgive = time.Minute
 
-// remembered is what is left of n ejections after so long in service.
+// remembered is what is left of n ejections after so long in service, which is negative when the clock was set back between
+// two processes of which one took over from the other.
 func remembered(n int, inService time.Duration) int {
-	return max(0, n-int(inService/forgive))
+	return max(0, n-int(max(0, inService)/forgive))
 }
 
 // trusted is up to how many ejections in a short time probes alone bring a backend back early. One that flaps has

@@ -109,7 +109,10 @@ func TestOut(t *testing.T) {
 		n    int
 		in   time.Duration
 		want int
-	}{{0, time.Hour, 0}, {3, 59 * sec, 3}, {3, 60 * sec, 2}, {3, 150 * sec, 1}, {3, time.Hour, 0}} {
+	}{
+		{0, time.Hour, 0}, {3, 59 * sec, 3}, {3, 60 * sec, 2}, {3, 150 * sec, 1}, {3, time.Hour, 0},
+		{3, -time.Hour, 3}, // the clock was set back while another process took over
+	} {
 		if got := remembered(c.n, c.in); got != c.want {
 			t.Errorf("remembered(%d, %v) = %d, want %d", c.n, c.in, got, c.want)
 		}
@@ -410,4 +413,44 @@ func TestSpared(t *testing.T) {
 		l.wantReady("a b")
 		l.wantEvents("5s b returned", "5s c ejected for 5s")
 	})
+}
+
+// TestDeadOnesAreNoSuspects: an instance that stays away is no reason to send requests to another that fails them, but the
+// last one alive is used on whatever it does.
+func TestDeadOnesAreNoSuspects(t *testing.T) {
+	for _, c := range []struct {
+		name, pool, dead string
+		byChecks         bool
+		out              bool
+	}{
+		{"one of four is gone", "a B C D", "a", false, true},
+		{"one of three is gone", "a B D", "a", false, true},
+		{"two of four are gone", "a b C D", "a b", false, true},
+		{"the other one is gone", "a D", "a", false, false},
+		{"all others are gone", "a b c D", "a b c", false, false},
+		{"one of four is down", "A B C D", "A", true, true},
+		{"the other one is down", "A D", "A", true, false},
+	} {
+		play(t, c.pool, DefaultCheck(), Passive{}, func(l *lab) {
+			l.set(c.dead, errRefused)
+			if !c.byChecks {
+				for name := range strings.FieldsSeq(c.dead) {
+					l.request(name, upstream.FaultRefused)
+				}
+			}
+			if l.at(10 * sec); c.byChecks {
+				for name := range strings.FieldsSeq(c.dead) {
+					if l.backend(name).Life().Probed != upstream.Down {
+						t.Fatalf("%s: %s is not down", c.name, name)
+					}
+				}
+			}
+			if out := l.eject("D", upstream.FaultReset); out != c.out {
+				t.Errorf("%s: the one that fails is ejected: %v, want %v", c.name, out, c.out)
+			}
+			if l.p.Snapshot().Panic {
+				t.Errorf("%s: nobody is ready", c.name)
+			}
+		})
+	}
 }

@@ -203,13 +203,14 @@ func (m *Monitor) Fault(b *upstream.Backend, o upstream.Outcome) {
 		return
 	}
 	why := fmt.Sprintf("%d of %d requests failed within %v, the last by fault %q", faults, requests, m.passive.Window, o.Fault)
-	switch n, may := m.members(), mayEject(m.members()); {
-	case m.ejected() < may:
+	n, suspects := m.members()
+	switch may := mayEject(n); {
+	case suspects < may:
 		w.eject(ejection{connect: o.Fault == upstream.FaultConnect || o.Fault == upstream.FaultRefused}, why)
 	case time.Since(w.spared) >= m.passive.Window: // once in a while is enough
 		w.spared = time.Now()
 		if n == 1 {
-			why += "; it is the only one"
+			why += "; there is no other that is alive"
 		} else {
 			why += fmt.Sprintf("; no more than %d of %d may be out", may, n)
 		}
@@ -245,23 +246,21 @@ func ended(b *upstream.Backend) uint64 {
 	return n
 }
 
-// members is the number of backends that would share the load if all were well.
-func (m *Monitor) members() (n int) {
+// members is the number of backends that would share the load if suspicions were wrong, and how many of them are out on
+// suspicion. Who is known to be dead is neither: if it took the place of a suspect, one instance that stays away would mean
+// that no other is ejected, and if it counted as a member, the last one alive could be.
+func (m *Monitor) members() (n, suspects int) {
 	for _, b := range m.pool.Snapshot().All {
-		if b.Weight > 0 && b.Life().Wanted == upstream.In {
-			n++
+		life := b.Life()
+		if b.Weight <= 0 || life.Wanted != upstream.In || life.Probed == upstream.Down || life.Dead {
+			continue
+		}
+		n++
+		if !life.Ejected.IsZero() {
+			suspects++
 		}
 	}
-	return n
-}
-
-func (m *Monitor) ejected() (n int) {
-	for _, w := range m.watches {
-		if w.out != nil {
-			n++
-		}
-	}
-	return n
+	return n, suspects
 }
 
 // Status is what is known about a backend from asking it.
