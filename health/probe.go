@@ -75,6 +75,8 @@ func (c *Check) http() Probe {
 	return func(ctx context.Context, a upstream.Addr) error {
 		host := "localhost"
 		if a.Path == "" {
+			a := a
+			a.AddrPort = netip.AddrPortFrom(a.AddrPort.Addr().WithZone(""), a.AddrPort.Port()) // it means something on this machine only
 			_, host = c.dialed(a)
 		}
 		r, err := http.NewRequestWithContext(context.WithValue(ctx, addrKey{}, a), c.Method, "http://"+host+c.Path, nil)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -155,6 +156,26 @@ func TestHTTP(t *testing.T) {
 	}
 	if err := ask(t, Check{Kind: HTTP}, closedPort(t)); !errors.Is(err, syscall.ECONNREFUSED) || err.Error() != "connection refused" {
 		t.Error(err)
+	}
+}
+
+// TestZone: a link-local address has a zone, which is no part of a Host header.
+func TestZone(t *testing.T) {
+	ln, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	host := make(chan string, 1)
+	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { host <- r.Host })}
+	go srv.Serve(ln)
+	defer srv.Close()
+	ap := ln.Addr().(*net.TCPAddr).AddrPort()
+	a := upstream.Addr{AddrPort: netip.AddrPortFrom(ap.Addr().WithZone("1"), ap.Port())}
+	if err := ask(t, Check{Kind: HTTP, Path: "/"}, a); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-host; got != ap.String() {
+		t.Errorf("asked as %q, want %q", got, ap)
 	}
 }
 
