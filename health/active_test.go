@@ -214,6 +214,46 @@ func TestAsksToDrain(t *testing.T) {
 	})
 }
 
+// TestAskedAndNeverAgain: a backend asked to be drained, and then a reload turns the checks off by which it could say that it
+// no longer wants that.
+func TestAskedAndNeverAgain(t *testing.T) {
+	play(t, "a b c", DefaultCheck(), Passive{}, func(l *lab) {
+		l.set("a", ErrDrain)
+		l.at(2 * sec)
+		l.wantReady("b c")
+		l.p.SetWanted(l.backend("b"), upstream.Draining) // by a person
+		l.wantEvents("0s a up", "0s b up", "0s c up", "2s a draining")
+		l.m.Update(Check{Kind: Off}, Passive{})
+		l.wantReady("a c")
+		l.wantEvents("2s a taken back")
+		l.m.Update(DefaultCheck(), Passive{})
+		l.at(3 * sec)
+		l.wantReady("c") // it still asks
+	})
+}
+
+// TestDrainOfBoth: a backend asked to be drained, and a person wants that, too: it is the person who takes it back.
+func TestDrainOfBoth(t *testing.T) {
+	play(t, "a b", DefaultCheck(), Passive{}, func(l *lab) {
+		l.set("a", ErrDrain)
+		l.at(2 * sec)
+		l.wantReady("b")
+		l.p.StartDraining(l.backend("a"))
+		l.m.Overrule(l.backend("a"))
+		l.set("a", nil)
+		l.at(20 * sec)
+		l.wantReady("b")
+		l.p.SetWanted(l.backend("a"), upstream.In)
+		l.wantReady("a b")
+		l.set("a", ErrDrain) // and from here on it can ask again
+		l.at(30 * sec)
+		l.wantReady("b")
+		l.set("a", nil)
+		l.at(40 * sec)
+		l.wantReady("a b")
+	})
+}
+
 // TestHungry: while requests wait for anybody, backends are asked ten times as often, and one pass is enough.
 func TestHungry(t *testing.T) {
 	for name, kind := range map[string]Kind{"tcp": TCP, "off": Off} {

@@ -139,6 +139,16 @@ func (m *Monitor) Recheck(b *upstream.Backend) {
 	m.changed()
 }
 
+// Overrule says that somebody else wants b drained now, whether b asks for that or not: that b no longer asks is no reason to
+// take it back then.
+func (m *Monitor) Overrule(b *upstream.Backend) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.watches[b.Live]; w != nil {
+		w.asked.Store(false)
+	}
+}
+
 // Close ends all checks and returns when everything has been told. What is known about the backends stays.
 func (m *Monitor) Close() {
 	m.pool.SetWatcher(nil)

@@ -59,6 +59,7 @@ func (w *watch) start(c Check, probe Probe) {
 func (w *watch) run(ctx context.Context) {
 	if w.check.Kind == Off {
 		w.set(ctx, upstream.Unknown, nil)
+		w.unask(ctx)
 		for w.rest(ctx, math.MaxInt64) {
 			w.ask(ctx)
 		}
@@ -248,6 +249,15 @@ func (w *watch) heed(err error) {
 		return
 	}
 	w.m.changed()
+}
+
+// unask takes the backend back if it was drained because it asked for that: it is not going to be asked any more.
+func (w *watch) unask(ctx context.Context) {
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	if ctx.Err() == nil {
+		w.heed(nil)
+	}
 }
 
 // knockPause is between two looks at whether a backend listens: one that closes all its connections after a short while

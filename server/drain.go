@@ -40,6 +40,7 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 	}
 	begin := time.Now()
 	p.StartDraining(b)
+	s.overrule(p, b)
 	over, sessions := overOf(ctx), p.Snapshot().Settings.DrainSessions
 	if at, ok := ctx.Deadline(); ok && time.Until(at) > 0 {
 		sessions = min(sessions, time.Until(at)*3/4) // and time for what they are about

@@ -128,6 +128,39 @@ func TestDrainIsTakenBack(t *testing.T) {
 	<-got
 }
 
+// TestDrainOfBoth has a person drain a backend that asked for it before: that it no longer asks does not take it back.
+func TestDrainOfBoth(t *testing.T) {
+	var leaves atomic.Bool
+	a, b := newInstance(t, "a", nil), newInstance(t, "b", func(w http.ResponseWriter, r *http.Request) {
+		if leaves.Load() && r.URL.Path == "/health" {
+			w.Header().Set("X-LB-Drain", "1")
+			w.WriteHeader(503)
+		}
+	})
+	h := start(t, pools(a.addr, b.addr)+`slow_start = "off"
+[pool.app.health]
+path = "/health"
+interval = "10ms"
+changing = "10ms"
+down = "10ms"
+`)
+	h.awaitState(b.addr, admin.Ready)
+	leaves.Store(true)
+	h.awaitState(b.addr, admin.Draining)
+	if d, err := h.Drain(within(t), "app", b.addr); err != nil || !d.Empty {
+		t.Fatal(d, err)
+	}
+	leaves.Store(false)
+	waitFor(t, "checks that pass", func() bool { c := h.health(b.addr).Check; return c.Said == "" && c.Streak > 5 })
+	if got := h.health(b.addr).State; got != admin.Draining {
+		t.Errorf("state %s", got)
+	}
+	if _, err := h.TakeBack(within(t), "app", b.addr, false); err != nil {
+		t.Fatal(err)
+	}
+	h.awaitState(b.addr, admin.Ready)
+}
+
 // TestDrainByPort holds that a port is enough where it is that of one backend, and never goes before a name.
 func TestDrainByPort(t *testing.T) {
 	h := start(t, `[pool.app]

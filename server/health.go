@@ -212,6 +212,15 @@ func (s *Server) unasked(p *pool, name string) bool {
 	return b != nil && m != nil && m.Asks() && b.Life().Probed == upstream.Unknown
 }
 
+// overrule makes the drain of b a person's, who alone ends it, also when b had asked for one.
+func (s *Server) overrule(p *pool, b *upstream.Backend) {
+	s.checks.mu.Lock()
+	defer s.checks.mu.Unlock()
+	if m := s.checks.of[p.Pool]; m != nil {
+		m.Overrule(b)
+	}
+}
+
 func backendHealth(st health.Status) (h admin.Health) {
 	h.Why = st.Why
 	if !st.Ejected.IsZero() {

@@ -316,6 +316,7 @@ func (s *Server) takeOut(r *rollout, p *pool, b *upstream.Backend) error {
 	ro.take(b, &outside{by: r, how: admin.OutDraining})
 	if wanted == upstream.In {
 		p.StartDraining(b)
+		s.overrule(p, b)
 	}
 	return nil
 }
