@@ -135,8 +135,8 @@ func (p *Pool) Update(specs []Spec, set *Settings, build Build) (left []*Backend
 	// Only now do those who left refuse: a request that they turn away finds the new snapshot.
 	for _, b := range old.All {
 		if gone[b.Name] == b {
-			p.retry.gone(b)
 			b.setWanted(Out, false)
+			p.retry.gone(b)
 			left = append(left, b)
 		}
 	}
@@ -192,7 +192,7 @@ func (p *Pool) publish(all []*Backend, set *Settings) {
 	}
 	p.startRamps(s)
 	p.snap.Store(s)
-	p.rampOver() // who ramped may have left
+	p.ramped() // who ramps may have joined, and who ramped may have left
 	if p.Waiting() > 0 {
 		p.freed(0, 0)
 	}

@@ -26,7 +26,7 @@ func (l *Live) Share(now int64) float64 {
 	}
 	share := rampShare(now-from, l.rampFor.Load())
 	if share >= 1 && l.ramp.CompareAndSwap(from, 0) {
-		l.pool.rampOver()
+		l.pool.ramped()
 	}
 	return share
 }
@@ -56,19 +56,17 @@ func (p *Pool) startRamps(next *Snapshot) {
 		if b.cold && next.Settings.SlowStart > 0 {
 			b.rampFor.Store(int64(next.Settings.SlowStart))
 			b.ramp.Store(rampPending)
-			p.attention.Or(ramping)
 		}
 		b.cold = false
 	}
 }
 
-// rampOver clears the flag when no backend ramps any more. A ramp that begins meanwhile sets it after its own value,
-// which is why it is looked for again after clearing.
-func (p *Pool) rampOver() {
-	if p.attention.Load()&ramping == 0 || p.anyRamps() {
-		return
+// ramped sets the flag by whether a backend of the snapshot in force ramps, after one began or ended to. Another may do so
+// while the flag is cleared, or another snapshot come, which is why it is looked again after that.
+func (p *Pool) ramped() {
+	if !p.anyRamps() {
+		p.attention.And(^int64(ramping))
 	}
-	p.attention.And(^int64(ramping))
 	if p.anyRamps() {
 		p.attention.Or(ramping)
 	}

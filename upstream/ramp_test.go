@@ -133,3 +133,28 @@ func TestRampEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestRampBeginsAsAnotherEnds: a backend joins in the instant in which a loop finds that no other ramps any more. (When the flag
+// was set before the snapshot was, it was lost once in some 100,000 rounds.)
+func TestRampBeginsAsAnotherEnds(t *testing.T) {
+	p := newPool("a b")
+	begin, ended := make(chan bool), make(chan bool)
+	defer close(begin)
+	go func() {
+		for range begin {
+			for range 100 {
+				p.ramped()
+			}
+			ended <- true
+		}
+	}()
+	for i := range 20_000 {
+		begin <- true
+		p.Update(specs("a b c"), nil, nil)
+		<-ended
+		if c := backend(t, p, "c"); !c.Ramps() || p.attention.Load()&ramping == 0 {
+			t.Fatalf("round %d: c ramps: %v, attention %x", i, c.Ramps(), p.attention.Load())
+		}
+		p.Update(specs("a b"), nil, nil)
+	}
+}

@@ -83,11 +83,13 @@ func (p *Pool) Requests() uint64 {
 	return n
 }
 
-// begun is the number of requests that went to the backend first.
+// begun is the number of requests that went to the backend first. Its loops go on counting meanwhile, so that a retry may be
+// seen and the pick that it was not.
 func (l *Live) begun() uint64 {
 	n := uint64(0)
 	for _, s := range l.shards {
-		n += s.Picks.Load() - s.Retries.Load()
+		picks, retries := s.Picks.Load(), s.Retries.Load()
+		n += picks - min(retries, picks)
 	}
 	return n
 }

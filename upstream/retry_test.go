@@ -97,3 +97,32 @@ func TestAllowRetry(t *testing.T) {
 		t.Errorf("%d refused, want 27", n)
 	}
 }
+
+// TestBegunWhileCounted: a backend that only retries go to has begun none, at whatever moment one looks.
+func TestBegunWhileCounted(t *testing.T) {
+	p := newPool("a")
+	a := backend(t, p, "a")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 300_000 {
+			a.Stats(0).Picks.Inc()
+			a.Stats(0).Retries.Inc()
+		}
+	}()
+	for looks := 0; ; looks++ {
+		if n := a.begun(); n > 1 { // a pick is counted before it is known to be a retry
+			t.Errorf("%d requests have begun", n)
+			break
+		}
+		select {
+		case <-done:
+			if looks == 0 {
+				t.Error("nobody looked")
+			}
+			return
+		default:
+		}
+	}
+	<-done
+}
