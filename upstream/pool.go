@@ -210,6 +210,9 @@ func (p *Pool) Acquire(s *Selection) (Lease, error) {
 		s.Stream = true
 	}
 	if a&waiters != 0 {
+		if l, ok := p.aside(s); ok {
+			return l, nil
+		}
 		return p.acquireQueued(s)
 	}
 	snap := p.snap.Load()
@@ -218,6 +221,19 @@ func (p *Pool) Acquire(s *Selection) (Lease, error) {
 		return l, nil
 	}
 	return p.chooseAgain(s, snap, l, ok)
+}
+
+// aside gives a request that has just come the backend it prefers, past all who wait: they are not sent there, as it drains or
+// has weight 0, or nobody else can serve the request. Who waits has asked for that before.
+func (p *Pool) aside(s *Selection) (Lease, bool) {
+	if s.Prefer == nil || s.waiter != nil {
+		return Lease{}, false
+	}
+	snap := p.snap.Load()
+	if b := snap.current(s.Prefer); b == nil || b.index >= 0 && !s.Bound {
+		return Lease{}, false
+	}
+	return snap.prefer(s)
 }
 
 // choose is Acquire for a request whose turn it is.

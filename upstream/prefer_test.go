@@ -144,3 +144,53 @@ func TestStartDraining(t *testing.T) {
 		t.Error("it keeps sessions although it shall not")
 	}
 }
+
+// TestPreferWhileOthersWait: who waits does not hold up those that are bound to a backend which takes nothing new, or which
+// alone can serve them. Others that prefer a backend wait for their turn.
+func TestPreferWhileOthersWait(t *testing.T) {
+	set := DefaultSettings()
+	set.DrainSessions = time.Hour
+	for _, c := range []struct {
+		name  string
+		pool  string
+		limit int64
+		begin func(*Pool)
+		bound bool
+		want  string
+	}{
+		{"the only one drains", "b", 0, func(p *Pool) { p.StartDraining(p.Snapshot().All[0]) }, false, "b"},
+		{"one of two drains", "b a", 1, func(p *Pool) { p.StartDraining(p.Snapshot().All[0]) }, false, "b"},
+		{"weight 0", "b*0 a", 1, func(*Pool) {}, false, "b"},
+		{"bound to one that is full", "b", 1, func(*Pool) {}, true, "b"},
+		{"full, and not bound", "b", 1, func(*Pool) {}, false, "waits"},
+		{"drained for good", "b", 0, func(p *Pool) { p.SetWanted(p.Snapshot().All[0], Draining) }, true, "waits"},
+	} {
+		sp := specs(c.pool)
+		if len(sp) > 1 || c.bound || c.want == "waits" {
+			sp[len(sp)-1].MaxInflight = c.limit
+		}
+		p := NewPool("app", 1, sp, set, buildInOrder)
+		c.begin(p)
+		x := newCrowd(t, p)
+		if len(p.Snapshot().Ready) > 0 {
+			if got := x.comes("first"); got == "waits" {
+				t.Fatalf("%s: the first %s", c.name, got)
+			}
+		}
+		if got := x.comes("waiting"); got != "waits" {
+			t.Fatalf("%s: somebody is to wait, and is sent to %s", c.name, got)
+		}
+		s := &x.person("client").s
+		s.Prefer, s.Bound = backend(t, p, "b"), c.bound
+		if got := x.comes("client"); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		want := int64(1)
+		if c.want == "waits" {
+			want = 2
+		}
+		if n := p.Waiting(); n != want {
+			t.Errorf("%s: %d wait, want %d", c.name, n, want)
+		}
+	}
+}
