@@ -47,7 +47,7 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 	}
 	s.note(ctx, b, "draining", "told to")
 	s.letGo(b, over, sessions)
-	err = p.Drain(ctx, b)
+	err = upstream.AwaitDrained(ctx, b)
 	d := admin.Drained{
 		Pool: p.Name, Backend: b.Name, Empty: err == nil, Requests: b.Inflight(), Tunnels: b.Tunnels(),
 		Others: len(p.Snapshot().Ready), Took: time.Since(begin),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lb/admin"
+	"lb/upstream"
 )
 
 // systemd is what a service manager hears.
@@ -186,9 +187,7 @@ func TestWatchdog(t *testing.T) {
 	n := m.count("WATCHDOG=1")
 	// The status goes on to be told: the rest of the process is well, and that must not count.
 	for _, p := range *h.pools.Load() {
-		if err := p.Drain(t.Context(), p.Snapshot().All[0]); err != nil {
-			t.Fatal(err)
-		}
+		p.SetWanted(p.Snapshot().All[0], upstream.Draining)
 	}
 	m.await("STATUS=app: 0 of 1 backends ready")
 	if now := m.count("WATCHDOG=1"); now != n {
@@ -215,9 +214,7 @@ func TestSummary(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for _, p := range (*h.pools.Load())[1:] {
-		if err := p.Drain(t.Context(), p.Snapshot().All[0]); err != nil {
-			t.Fatal(err)
-		}
+		p.SetWanted(p.Snapshot().All[0], upstream.Draining)
 	}
 	if got, want := h.summary(), "8 pools, 1 of 8 backends ready; p1 0 of 1; p2 0 of 1; p3 0 of 1; p4 0 of 1; p5 0 of 1; and 2 more pools"; got != want {
 		t.Errorf("%q, want %q", got, want)

@@ -288,7 +288,7 @@ func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.
 	s.see(r, func(v *rolloutSeen) { v.at(b.Name, admin.StepDraining) })
 	s.note(ctx, b, "draining", "rollout")
 	s.letGo(b, over, sessions)
-	err = p.Drain(ctx, b)
+	err = upstream.AwaitDrained(ctx, b)
 	if errors.Is(err, upstream.ErrTakenBack) {
 		s.see(r, func(v *rolloutSeen) { v.leave(b.Name) })
 		return d, admin.ErrTakenBack

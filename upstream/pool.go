@@ -495,12 +495,9 @@ func (l *Live) Drained() <-chan struct{} {
 // ErrTakenBack means that a backend was wanted in again before it had drained.
 var ErrTakenBack = errors.New("backend was taken back before it had drained")
 
-// Drain makes b take nothing new and waits until its last lease is done, it is taken back, which is ErrTakenBack, or ctx
-// ends, whose error it returns.
-func (p *Pool) Drain(ctx context.Context, b *Backend) error {
-	if b.Life().Wanted == In {
-		p.SetWanted(b, Draining)
-	}
+// AwaitDrained waits until the last lease of a backend that drains is done, it is taken back, which is ErrTakenBack, also when
+// it has been before, or ctx ends, whose error it returns.
+func AwaitDrained(ctx context.Context, b *Backend) error {
 	done := b.Drained()
 	if done == nil {
 		return ErrTakenBack
