@@ -19,25 +19,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
-
-type first struct{ ready []*upstream.Backend }
-
-func (f first) Pick(s *upstream.Selection) *upstream.Backend {
-	for _, b := range f.ready {
-		if !s.Has(b.Live) {
-			return b
-		}
-	}
-	return nil
-}
 
 func newPool(names ...string) *upstream.Pool {
 	var specs []upstream.Spec
 	for i, n := range names {
 		specs = append(specs, upstream.Spec{Name: n, Addr: upstream.Addr{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(3000+i))}, Weight: 1})
 	}
-	return upstream.NewPool("app", 2, specs, nil, func(r []*upstream.Backend) upstream.Strategy { return first{r} })
+	return upstream.NewPool("app", 2, specs, nil, upstreamtest.BuildInOrder)
 }
 
 func TestPoolStatus(t *testing.T) {

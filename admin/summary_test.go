@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 func TestSummary(t *testing.T) {
@@ -48,7 +49,7 @@ func TestSummary(t *testing.T) {
 
 // judge is a strategy with an opinion.
 type judge struct {
-	first
+	upstreamtest.InOrder
 	says upstream.Opinion
 }
 
@@ -73,7 +74,7 @@ func TestOpinion(t *testing.T) {
 		set := upstream.DefaultSettings()
 		set.QueueLen = c.queue
 		specs := []upstream.Spec{{Name: "a", Weight: 1, MaxInflight: c.most}}
-		p := upstream.NewPool("app", 1, specs, set, func(r []*upstream.Backend) upstream.Strategy { return judge{first{r}, c.says} })
+		p := upstream.NewPool("app", 1, specs, set, func(r []*upstream.Backend) upstream.Strategy { return judge{upstreamtest.InOrder(r), c.says} })
 		st := PoolStatus(p, "judge")
 		b := st.Backends[0]
 		if got := (upstream.Opinion{Limit: b.Limit, Slow: b.Slow, Excess: b.Excess}); got != c.want || st.Limited != c.limited {

@@ -8,21 +8,10 @@ import (
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 const sec = int64(time.Second)
-
-// firstOf takes the first backend that has not been tried.
-type firstOf []*upstream.Backend
-
-func (f firstOf) Pick(s *upstream.Selection) *upstream.Backend {
-	for _, b := range f {
-		if !s.Has(b.Live) {
-			return b
-		}
-	}
-	return nil
-}
 
 func specs(names string) (s []upstream.Spec) {
 	for _, f := range strings.Fields(names) {
@@ -45,7 +34,7 @@ func specs(names string) (s []upstream.Spec) {
 func newPool(names string) *upstream.Pool {
 	set := upstream.DefaultSettings()
 	set.DrainSessions = 30 * time.Second
-	return upstream.NewPool("app", 2, specs(names), set, func(r []*upstream.Backend) upstream.Strategy { return firstOf(r) })
+	return upstream.NewPool("app", 2, specs(names), set, upstreamtest.BuildInOrder)
 }
 
 // backend is the one of that name in the newest snapshot.

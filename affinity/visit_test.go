@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 func open4(sid string) string {
@@ -43,7 +44,7 @@ func TestCookieAffinity(t *testing.T) {
 	o := cookieOptions(t)
 	o.Cookie.Keys = keys(t, key2)
 	ask{cookies: []string{mine}, other: "c"}.of(t, newAffinity(t, newPool("b c"), o)).want(t, "c cookie miss", true)
-	q := upstream.NewPool("other", 1, specs("b c"), nil, func(r []*upstream.Backend) upstream.Strategy { return firstOf(r) })
+	q := upstream.NewPool("other", 1, specs("b c"), nil, upstreamtest.BuildInOrder)
 	ask{cookies: []string{mine}, other: "c"}.of(t, newAffinity(t, q, cookieOptions(t))).want(t, "c cookie miss", true)
 }
 

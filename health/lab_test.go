@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 var errRefused = errors.New("refused")
@@ -39,12 +40,7 @@ func (w want) Pick(s *upstream.Selection) *upstream.Backend {
 			return b
 		}
 	}
-	for _, b := range w {
-		if !s.Has(b.Live) {
-			return b
-		}
-	}
-	return nil
+	return upstreamtest.InOrder(w).Pick(s)
 }
 
 func specs(names string) (s []upstream.Spec) {

@@ -12,25 +12,15 @@ import (
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
-
-type first struct{ ready []*upstream.Backend }
-
-func (f first) Pick(s *upstream.Selection) *upstream.Backend {
-	for _, b := range f.ready {
-		if !s.Has(b.Live) {
-			return b
-		}
-	}
-	return nil
-}
 
 func spec(name string, port uint16) upstream.Spec {
 	return upstream.Spec{Name: name, Addr: upstream.Addr{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)}, Weight: 1}
 }
 
 func newPool(specs ...upstream.Spec) *upstream.Pool {
-	return upstream.NewPool("app", 2, specs, nil, func(r []*upstream.Backend) upstream.Strategy { return first{r} })
+	return upstream.NewPool("app", 2, specs, nil, upstreamtest.BuildInOrder)
 }
 
 // lab drives a pool and a Recorder by a clock of its own.
@@ -271,7 +261,7 @@ func BenchmarkRecord(b *testing.B) {
 	for i := range 100 {
 		specs = append(specs, spec(fmt.Sprint(i), uint16(3000+i)))
 	}
-	p := upstream.NewPool("app", 4, specs, nil, func(r []*upstream.Backend) upstream.Strategy { return first{r} })
+	p := upstream.NewPool("app", 4, specs, nil, upstreamtest.BuildInOrder)
 	pools := []*upstream.Pool{p}
 	r, now := New(), time.Unix(1e9, 0)
 	var sel upstream.Selection

@@ -21,19 +21,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
-
-// first is the simplest strategy there is.
-type first struct{ ready []*upstream.Backend }
-
-func (f first) Pick(s *upstream.Selection) *upstream.Backend {
-	for _, b := range f.ready {
-		if !s.Has(b.Live) {
-			return b
-		}
-	}
-	return nil
-}
 
 func specs(n int) []upstream.Spec {
 	out := make([]upstream.Spec, n)
@@ -48,7 +37,7 @@ func specs(n int) []upstream.Spec {
 }
 
 func pool(name string, loops, n int) *upstream.Pool {
-	return upstream.NewPool(name, loops, specs(n), nil, func(r []*upstream.Backend) upstream.Strategy { return first{r} })
+	return upstream.NewPool(name, loops, specs(n), nil, upstreamtest.BuildInOrder)
 }
 
 type listener struct {
