@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"lb/admin"
@@ -35,7 +36,8 @@ type socket struct {
 type door struct {
 	key string // what it is known by across reloads
 	net.Listener
-	web *http.Server
+	web  *http.Server
+	left atomic.Bool // a reload closed it
 }
 
 // opening is the places of a configuration, and how to come there from those of another.
@@ -191,7 +193,7 @@ func (s *Server) newDoor(key string, ln net.Listener) *door {
 	if ln.Addr().Network() == "unix" { // whoever may open it
 		h = s.web.private
 	}
-	return &door{key, ln, admin.NewServer(h, s.log)}
+	return &door{key: key, Listener: ln, web: admin.NewServer(h, s.log)}
 }
 
 // take is the socket of that address that this process was given, with what it was, else what open opens.
@@ -259,7 +261,7 @@ func (s *Server) serve(o *opening) {
 	for _, d := range o.opened.doors {
 		s.log.Info("admin", "address", d.Addr().String())
 		s.tasks.Go(func() {
-			if err := d.web.Serve(d.Listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := d.web.Serve(d.Listener); !errors.Is(err, http.ErrServerClosed) && !d.left.Load() {
 				select {
 				case s.broken <- fmt.Errorf("admin on %s: %w", d.Addr(), err):
 				default: // the first one ends Run
@@ -281,6 +283,10 @@ func (s *Server) leave(gone *places) {
 	}
 	closing.Wait()
 	for _, d := range gone.doors {
+		d.left.Store(true)
+		if err := d.Close(); err != nil { // before the reload is said to have happened
+			s.log.Warn("closing a listener", "listener", "admin", "err", err)
+		}
 		s.tasks.Go(func() { d.shut(s.ended) })
 	}
 }
