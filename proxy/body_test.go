@@ -354,7 +354,7 @@ func TestPauseAfterFullBuffer(t *testing.T) {
 		if got := p.take(bodyBuffer); got != want {
 			t.Fatal("not what was sent")
 		}
-		time.Sleep(time.Duration(upstream.ParkAfter) + 50*time.Millisecond)
+		time.Sleep(time.Duration(upstream.ParkAfter) + 50*time.Millisecond) // the request is old enough to be parked while it waits
 	}
 	l.idle(1)
 }

@@ -242,15 +242,16 @@ func TestClientTimeouts(t *testing.T) {
 	})
 	for name, framing := range map[string]string{"length": "Content-Length: 100", "chunked": "Transfer-Encoding: chunked"} {
 		t.Run("body, "+name, func(t *testing.T) {
+			t.Parallel()
 			o := newOrigin(t, nil)
-			l := newLab(t, []string{o.addr}, func(p *plan) { p.BodyTimeout = short })
+			l := newLab(t, []string{o.addr}, func(p *plan) { p.BodyTimeout = steady })
 			p := l.client()
 			p.send("POST / HTTP/1.1\r\nHost: x\r\n" + framing + "\r\n\r\n5\r\n")
 			b := o.accept()
 			b.head()
 			b.expect("5\r\n")
-			for range 5 { // the time between two reads counts, not that of the whole body
-				time.Sleep(short / 4)
+			for range 2 { // the time between two reads counts, not that of the whole body
+				time.Sleep(pause)
 				p.send("x")
 				b.expect("x")
 			}
@@ -268,8 +269,9 @@ func TestClientTimeouts(t *testing.T) {
 		})
 	}
 	t.Run("idle", func(t *testing.T) {
+		t.Parallel()
 		o := newOrigin(t, echo)
-		l := newLab(t, []string{o.addr}, func(p *plan) { p.IdleTimeout = short })
+		l := newLab(t, []string{o.addr}, func(p *plan) { p.IdleTimeout = steady / 2 }) // it counts before the first request, too
 		p, q := l.client(), l.client()
 		p.send(get("/"))
 		p.status(200)
@@ -291,7 +293,7 @@ func TestClientTimeouts(t *testing.T) {
 		b := o.accept()
 		b.head()
 		b.take(1)
-		time.Sleep(3 * short)
+		time.Sleep(3 * short) // in which nothing is to happen
 		b.send(ok("x"))
 		p.expect(ok("x"))
 	})
@@ -323,13 +325,13 @@ func TestStalledReader(t *testing.T) {
 		if portable {
 			t.Skip("nobody knows what it has read")
 		}
-		l := newLab(t, []string{o.addr}, func(p *plan) { p.WriteTimeout = 500 * time.Millisecond })
+		l := newLab(t, []string{o.addr}, func(p *plan) { p.WriteTimeout = steady })
 		p := l.client()
 		p.send(get("/"))
 		p.head()
-		for range 15 { // the kernel's buffers hold more than that, so it waits all the time
-			p.take(20 << 10)
-			time.Sleep(100 * time.Millisecond)
+		for range 3 { // the kernel's buffers hold more than that, so lb waits all the time
+			p.take(256 << 10)
+			time.Sleep(pause)
 		}
 		for range size>>20 - 1 {
 			p.take(1 << 20)

@@ -295,15 +295,15 @@ func TestSlowAnswerHead(t *testing.T) {
 // Row 8: slow is not silent.
 func TestSlowButSteady(t *testing.T) {
 	o := newOrigin(t, nil)
-	l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.ReadTimeout = 300 * time.Millisecond })
+	l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.ReadTimeout = steady })
 	p := l.client()
 	p.send(get("/"))
 	b := o.accept()
 	b.head()
-	b.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
 	p.head()
-	for i := range 20 {
-		time.Sleep(50 * time.Millisecond)
+	for i := range 3 {
+		time.Sleep(pause)
 		s := string(rune('a' + i))
 		b.send(s)
 		p.expect(s)

@@ -28,6 +28,13 @@ import (
 // patience is how long a test waits for something that should come at once.
 const patience = 20 * time.Second
 
+// steady is a limit on silence for tests of who stays below it: two pauses are longer than it, and after one of them there is
+// time enough left on a busy machine. Such tests wait beside each other.
+const (
+	steady = 2 * time.Second
+	pause  = steady * 5 / 8
+)
+
 // lab is a proxy with one pool and a listener on loopback. When the test is over it is stopped, and then every
 // count must be back at nothing.
 type lab struct {

@@ -49,7 +49,7 @@ func TestReloadUnderLoad(t *testing.T) {
 		set := *l.proxy.Settings()
 		set.MaxHeaderBytes = 8000 + i*1000
 		l.proxy.Update(&set)
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // of traffic under each configuration
 	}
 	stop.Store(true)
 	for range clients {
@@ -128,7 +128,7 @@ func TestKeepAliveHint(t *testing.T) {
 	b.head()
 	b.send(ok("", "Keep-Alive: timeout=30"))
 	p.status(200)
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // the pool's timeout has passed, and nothing is to happen
 	l.idle(1)
 	p.send(get("/"))
 	b.head()

@@ -200,18 +200,14 @@ func TestTunnelEnds(t *testing.T) {
 		l.answered(BackendCut, 1)
 	})
 	t.Run("idle", func(t *testing.T) {
+		t.Parallel()
 		o := newOrigin(t, nil)
-		l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.TunnelIdle = 600 * time.Millisecond })
+		l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.TunnelIdle = steady })
 		c, b := l.tunnel(o)
-		for range 5 { // each way keeps the other open
-			time.Sleep(150 * time.Millisecond)
-			b.send("x")
-			c.expect("x")
-		}
-		for range 5 {
-			time.Sleep(150 * time.Millisecond)
-			c.send("x")
-			b.expect("x")
+		for _, way := range [][2]*peer{{b, c}, {c, b}, {b, c}} { // each keeps the other open
+			time.Sleep(pause)
+			way[0].send("x")
+			way[1].expect("x")
 		}
 		c.closed()
 		b.closed()
@@ -234,7 +230,7 @@ func TestTunnelEnds(t *testing.T) {
 			p.HeaderTimeout, p.IdleTimeout = 20*time.Millisecond, 20*time.Millisecond
 		})
 		c, b := l.tunnel(o)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // in which nothing is to happen
 		c.send("x")
 		b.expect("x")
 		b.close()
@@ -246,7 +242,7 @@ func TestTunnelEnds(t *testing.T) {
 			p.HeaderTimeout, p.IdleTimeout, p.BodyTimeout = 20*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
 		})
 		c, b := l.tunnel(o)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // in which nothing is to happen
 		c.send("x")
 		b.expect("x")
 		b.close()

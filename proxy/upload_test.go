@@ -114,13 +114,14 @@ func TestContinue(t *testing.T) {
 			p.expect(ok("done"))
 		})
 		t.Run("a slow 100, "+name, func(t *testing.T) {
+			t.Parallel()
 			o := newOrigin(t, nil)
-			l := newLab(t, []string{o.addr}, func(p *plan) { p.BodyTimeout = 20 * time.Millisecond })
+			l := newLab(t, []string{o.addr}, func(p *plan) { p.BodyTimeout = steady })
 			p := l.client()
 			p.send(c.head)
 			b := o.accept()
 			b.head()
-			time.Sleep(100 * time.Millisecond) // the client may not be blamed for waiting
+			time.Sleep(2 * pause) // the client may not be blamed for waiting
 			b.send("HTTP/1.1 100 Continue\r\n\r\n")
 			p.expect("HTTP/1.1 100 Continue\r\n\r\n")
 			go p.trySend(c.body)
@@ -152,19 +153,20 @@ func TestContinue(t *testing.T) {
 		})
 		// Time that the upload takes is no time of the backend's.
 		t.Run("no 100 and a slow upload, "+name, func(t *testing.T) {
+			t.Parallel()
 			o := newOrigin(t, nil)
-			l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.ResponseTimeout = 200 * time.Millisecond })
+			l := newLab(t, []string{o.addr}, func(p *plan) { p.pool.ResponseTimeout = steady })
 			p := l.client()
 			p.send(c.head)
 			b := o.accept()
 			b.head()
-			for i := range 10 {
+			for i := range 2 {
 				p.send(c.body[i*1000 : i*1000+1000])
 				b.expect(c.body[i*1000 : i*1000+1000])
-				time.Sleep(40 * time.Millisecond)
+				time.Sleep(pause)
 			}
-			p.send(c.body[10_000:])
-			b.expect(c.body[10_000:])
+			p.send(c.body[2000:])
+			b.expect(c.body[2000:])
 			b.send(ok("done"))
 			p.expect(ok("done"))
 		})
@@ -281,7 +283,7 @@ func TestResponseTimeoutAfterSlowUpload(t *testing.T) {
 	b2.head()
 	b2.send(ok(""))
 	q.status(200)
-	time.Sleep(2 * upstream.ParkAfter)
+	time.Sleep(2 * upstream.ParkAfter) // and the response timeout several times, in which nothing is to happen
 	p.send("world")
 	b.expect("world")
 	p.status(504)
