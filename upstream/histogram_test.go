@@ -126,6 +126,30 @@ func TestHistogramQuantile(t *testing.T) {
 	}
 }
 
+// TestHistogramDifference is what the last ten seconds are made of.
+func TestHistogramDifference(t *testing.T) {
+	h, before, after, got, want := new(Histogram), new(HistogramSnapshot), new(HistogramSnapshot), new(HistogramSnapshot), new(Histogram)
+	for range 5 {
+		h.Observe(1e6)
+	}
+	before.Add(h)
+	for _, ns := range []int64{1e6, 40e6, 40e6, 3e9} {
+		h.Observe(ns)
+		want.Observe(ns)
+	}
+	after.Add(h)
+	sum := new(HistogramSnapshot)
+	sum.Add(want)
+	got.AddDifference(after, before)
+	if *got != *sum || got.Count() != 4 {
+		t.Errorf("%d observations, median %g; want 4, median %g", got.Count(), got.Quantile(.5), sum.Quantile(.5))
+	}
+	got.AddDifference(after, before)
+	if got.Count() != 8 {
+		t.Errorf("%d observations of twice as many", got.Count())
+	}
+}
+
 func BenchmarkHistogramObserve(b *testing.B) {
 	h := new(Histogram)
 	var ns [1024]int64

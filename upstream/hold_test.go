@@ -242,6 +242,41 @@ func TestOverdue(t *testing.T) {
 	}
 }
 
+// TestLostPatience: when a client left a long queue after waiting for long, who came last goes first for a while.
+func TestLostPatience(t *testing.T) {
+	const s = int64(time.Second)
+	for _, c := range []struct {
+		name     string
+		waiting  int
+		timedOut bool
+		left     int64 // when one of those that wait goes, all of whom came at 1 ns
+		at       int64 // when something ends
+		want     string
+	}{
+		{"soon", 5, false, s + 1, s + 2, "a"},
+		{"late", 5, false, s + 2, s + 3, "e"},
+		{"late, by a deadline", 5, true, s + 2, s + 3, "a"},
+		{"late, from a short queue", 4, false, s + 2, s + 3, "a"},
+		{"a while ago", 5, false, s + 2, 6*s + 1, "e"},
+		{"long ago", 5, false, s + 2, 6*s + 2, "a"},
+	} {
+		p, _ := held("a:0 b:0", 1, nil)
+		crowd := newCrowd(t, p)
+		crowd.expect("1", "a")
+		crowd.expect("2", "b")
+		for i := range c.waiting {
+			crowd.expect(string(rune('a'+i)), "waits")
+		}
+		p.Leave(&crowd.person("b").w, c.timedOut, c.left)
+		crowd.want("")
+		crowd.person("1").lease.Done(Outcome{Now: c.at, Status: 200, Latency: 1})
+		t.Run(c.name, func(t *testing.T) {
+			crowd.t = t
+			crowd.want(c.want)
+		})
+	}
+}
+
 // TestHeldRequests: as many may wait for a strategy as would be with the backends otherwise.
 func TestHeldRequests(t *testing.T) {
 	set := DefaultSettings()

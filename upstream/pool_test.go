@@ -438,6 +438,31 @@ func TestSaw(t *testing.T) {
 	}
 }
 
+// TestRefusedIsNotTried: whoever drains at the moment it is chosen counts as not tried, and who is taken in its place as tried.
+func TestRefusedIsNotTried(t *testing.T) {
+	var p *Pool
+	p = NewPool("app", 1, specs("a b"), nil, func(r []*Backend) Strategy {
+		return pickFunc(func(s *Selection) *Backend {
+			if b := inOrder(r).Pick(s); b != nil && b.Name == "a" {
+				p.SetWanted(b, Draining) // another loop was faster
+				return b
+			}
+			return inOrder(r).Pick(s)
+		})
+	})
+	a, b := backend(t, p, "a"), backend(t, p, "b")
+	s := new(Selection)
+	s.Reset(1, 0)
+	if l := acquire(t, p, s); l.Backend().Name != "b" || s.Tried() != 1 || !s.Has(b.Live) || s.Has(a.Live) {
+		t.Errorf("%s, %d tried: b %t, a %t", l.Backend().Name, s.Tried(), s.Has(b.Live), s.Has(a.Live))
+	}
+	p.SetWanted(a, In)
+	p.Update(specs("a b"), nil, buildInOrder)
+	if l := acquire(t, p, s); l.Backend().Name != "a" { // it is there again
+		t.Error(l.Backend().Name)
+	}
+}
+
 type pickFunc func(*Selection) *Backend
 
 func (f pickFunc) Pick(s *Selection) *Backend { return f(s) }

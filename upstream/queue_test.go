@@ -181,6 +181,32 @@ func TestQueueBounds(t *testing.T) {
 	}
 }
 
+// TestHoldBytes: the memory of who waits no more is there for others, however that ended.
+func TestHoldBytes(t *testing.T) {
+	p := limited("", &Settings{HoldRequests: 9, HoldBytes: 20})
+	c := newCrowd(t, p)
+	comes := func(name, what string) {
+		t.Helper()
+		c.person(name).w.Size = 10
+		c.expect(name, what)
+	}
+	comes("1", "waits")
+	comes("2", "waits")
+	comes("3", "full")
+	p.Leave(&c.person("1").w, true, 1)
+	comes("3", "waits")
+	comes("4", "full")
+	p.Update(limits("a:9"), nil, nil)
+	for _, n := range []string{"2", "3"} {
+		c.expect(n, "a")
+		c.goes(n)
+	}
+	p.Update(nil, nil, nil)
+	comes("5", "waits")
+	comes("6", "waits")
+	comes("7", "full")
+}
+
 // TestHold releases requests in order as soon as a backend is there.
 func TestHold(t *testing.T) {
 	p := newPool("a b")
