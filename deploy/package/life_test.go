@@ -3,13 +3,9 @@
 package packages
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,33 +15,16 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lb/deploy/container"
 )
 
-const (
-	// rootVariable names the directory with a Debian in it to boot. It is not written to.
-	rootVariable = "LB_SYSTEMD_ROOT"
-	// insideVariable is set in the container, where the same test binary runs as a service.
-	insideVariable = "LB_PACKAGES_INSIDE"
-	bootMost       = 5 * time.Minute
-)
+// insideVariable is set in the container, where the same test binary runs as a service.
+const insideVariable = "LB_PACKAGES_INSIDE"
 
 // TestLife makes two versions and boots the container. What TestInside finds there is its own.
 func TestLife(t *testing.T) {
-	root := os.Getenv(rootVariable)
-	if root == "" {
-		t.Skipf("%s is not set: deploy/package/test.sh makes a Debian to boot and sets it", rootVariable)
-	}
-	if os.Getuid() != 0 {
-		t.Skip("only root can boot a container")
-	}
-	if _, err := exec.LookPath("systemd-nspawn"); err != nil {
-		t.Skip("there is no systemd-nspawn: install systemd-container")
-	}
-	// What is written goes to memory, and is gone with the container.
-	machine := []string{"--directory=" + root, "--volatile=overlay", "--register=no", "--keep-unit", "--private-network"}
-	if out, err := exec.Command("systemd-nspawn", append(machine, "/bin/true")...).CombinedOutput(); err != nil {
-		t.Skipf("no container can be started here: %v\n%s", err, out)
-	}
+	machine := container.New(t, "deploy/package/test.sh", "--volatile=overlay") // what is written goes to memory, and is gone with it
 	dir := t.TempDir()
 	for _, version := range []string{"v0.0.1", "v0.0.2"} {
 		build := exec.Command("./build.sh", "amd64")
@@ -67,11 +46,7 @@ func TestLife(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "v0.0.1/lb_0.0.1-1_amd64.deb"), filepath.Join(dir, "old.deb")); err != nil {
 		t.Fatal(err)
 	}
-	inside := exec.Command("go", "test", "-c", "-o", filepath.Join(dir, "inside"), ".")
-	inside.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := inside.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	container.Inside(t, filepath.Join(dir, "inside"))
 	write(t, filepath.Join(dir, "inside.service"), []byte(`[Unit]
 Requires=multi-user.target
 After=multi-user.target
@@ -83,21 +58,8 @@ ExecStart=/bin/sh -c '/test/inside -test.run "^TestInside$$" -test.v >/test/outp
 ExecStopPost=/bin/systemctl poweroff --no-block
 TimeoutStartSec=240
 `))
-	ctx, cancel := context.WithTimeout(t.Context(), bootMost)
-	defer cancel()
-	boot := exec.CommandContext(ctx, "systemd-nspawn", append(machine, "--boot", "--console=pipe", "--bind="+dir+":/test",
-		"--bind-ro="+filepath.Join(dir, "inside.service")+":/etc/systemd/system/inside.service", "--", "--unit=inside.service")...)
-	var console bytes.Buffer
-	boot.Stdout, boot.Stderr = &console, &console
-	boot.Cancel = func() error { return boot.Process.Signal(os.Interrupt) }
-	boot.WaitDelay = 10 * time.Second
-	err = boot.Run()
-	code, codeErr := os.ReadFile(filepath.Join(dir, "code"))
-	said, _ := os.ReadFile(filepath.Join(dir, "output"))
-	if codeErr != nil || strings.TrimSpace(string(code)) != "0" {
-		t.Fatalf("in the container (%v):\n%s\nits console:\n%s", err, said, console.String())
-	}
-	t.Logf("in the container:\n%s", said)
+	machine.Boot(t, 5*time.Minute, dir, "--bind="+dir+":/test",
+		"--bind-ro="+filepath.Join(dir, "inside.service")+":/etc/systemd/system/inside.service", "--", "--unit=inside.service")
 }
 
 func write(t *testing.T, path string, data []byte) {
@@ -179,7 +141,7 @@ func TestInside(t *testing.T) {
 		output(t, "systemctl", "reload", "lb")
 		before := pid(t)
 		l := loadOn(4)
-		waitFor(t, "traffic", func() bool { return l.ok.Load() > 200 })
+		container.WaitFor(t, "traffic", func() bool { return l.ok.Load() > 200 })
 		if got := version(t); got != "v0.0.1" {
 			t.Errorf("%s runs", got)
 		}
@@ -188,7 +150,7 @@ func TestInside(t *testing.T) {
 			t.Errorf("%s runs:\n%s", got, said)
 		}
 		n := l.ok.Load()
-		waitFor(t, "traffic", func() bool { return l.ok.Load() > n+200 })
+		container.WaitFor(t, "traffic", func() bool { return l.ok.Load() > n+200 })
 		l.stop()
 		if n := l.failed.Load(); n > 0 {
 			t.Errorf("%d requests failed; the first: %v", n, *l.first.Load())
@@ -240,7 +202,7 @@ func TestInside(t *testing.T) {
 		kept(t)
 		is(t, "enabled", "enabled")
 		output(t, "systemctl", "start", "lb")
-		waitFor(t, "an answer", func() bool { return ask(http.DefaultClient) == nil })
+		container.WaitFor(t, "an answer", func() bool { return ask(http.DefaultClient) == nil })
 	})
 
 	t.Run("purge", func(t *testing.T) {
@@ -257,12 +219,7 @@ func TestInside(t *testing.T) {
 }
 
 func backend(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
-	return ln.Addr().String()
+	return container.Serve(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, container.Hello) })
 }
 
 // version is that of the process that answers.
@@ -316,24 +273,4 @@ func (l *load) stop() {
 	l.clients.Wait()
 }
 
-func ask(c *http.Client) error {
-	res, err := c.Get("http://127.0.0.1:8080/")
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && (res.StatusCode != http.StatusOK || string(body) != "hello") {
-		err = errors.New("status " + res.Status + ": " + string(body))
-	}
-	return err
-}
-
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(40 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
+func ask(c *http.Client) error { return container.Ask(c, "http://127.0.0.1:8080/") }

@@ -95,11 +95,11 @@ func TestShellcheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, of := range []string{"deb/*", "rpm/*"} {
+	for _, of := range []string{"deb/*", "rpm/*", "../*.sh", "../systemd/*.sh"} {
 		more, _ := filepath.Glob(of)
 		scripts = append(scripts, more...)
 	}
-	if len(scripts) < 9 {
+	if len(scripts) < 11 {
 		t.Fatalf("only %q", scripts)
 	}
 	cmd := exec.Command("shellcheck", append([]string{"--external-sources", "--source-path=SCRIPTDIR/../../..", "--source-path=SCRIPTDIR/../.."}, scripts...)...)

@@ -4,8 +4,6 @@
 package systemd
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lb/deploy/container"
 )
 
 // TestSecurity holds the unit to what systemd itself thinks of its walls.
@@ -40,44 +40,21 @@ func TestSecurity(t *testing.T) {
 	t.Logf("exposure %s", m[1])
 }
 
-const (
-	// rootVariable names the directory with a Debian in it to boot. It is written to.
-	rootVariable = "LB_SYSTEMD_ROOT"
-	// insideVariable is set in the container, where the same test binary runs as a service.
-	insideVariable = "LB_SYSTEMD_INSIDE"
-	bootMost       = 8 * time.Minute
-)
+// insideVariable is set in the container, where the same test binary runs as a service.
+const insideVariable = "LB_SYSTEMD_INSIDE"
 
 // TestUnit boots the container. What TestInside finds there is its own.
 func TestUnit(t *testing.T) {
-	root := os.Getenv(rootVariable)
-	if root == "" {
-		t.Skipf("%s is not set: deploy/systemd/test.sh makes a Debian to boot and sets it", rootVariable)
-	}
-	if os.Getuid() != 0 {
-		t.Skip("only root can boot a container")
-	}
-	if _, err := exec.LookPath("systemd-nspawn"); err != nil {
-		t.Skip("there is no systemd-nspawn: install systemd-container")
-	}
-	machine := []string{"--directory=" + root, "--register=no", "--keep-unit", "--private-network"}
-	if out, err := exec.Command("systemd-nspawn", append(machine, "/bin/true")...).CombinedOutput(); err != nil {
-		t.Skipf("no container can be started here: %v\n%s", err, out)
-	}
+	machine := container.New(t, "deploy/systemd/test.sh") // which is written to
+	root := machine.Root
 	dir := t.TempDir()
-	static := func(name string, args ...string) string {
-		out := filepath.Join(dir, name)
-		cmd := exec.Command("go", append(args, "-o", out)...)
-		if name == "lb" {
-			cmd.Args = append(cmd.Args, "lb/cmd/lb")
-		}
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if text, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, text)
-		}
-		return out
+	binary, inside := filepath.Join(dir, "lb"), filepath.Join(dir, "inside")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "lb/cmd/lb")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
-	binary, inside := static("lb", "build", "-buildvcs=false"), static("inside", "test", "-c")
+	container.Inside(t, inside)
 	result := filepath.Join(dir, "result")
 	if err := os.Mkdir(result, 0o755); err != nil {
 		t.Fatal(err)
@@ -86,6 +63,19 @@ func TestUnit(t *testing.T) {
 		"lb.service": "usr/lib/systemd/system/lb.service", "lb.socket": "usr/lib/systemd/system/lb.socket", "lb.sysusers": "usr/lib/sysusers.d/lb.conf", "../logrotate/lb": "etc/logrotate.d/lb",
 		binary: "usr/bin/lb", inside: "usr/bin/inside",
 	}
+	// Nothing of a run may be left for others: enabled, lb would start by itself, and deploy/package/test.sh boots the same directory.
+	clean := func() {
+		for _, to := range copies {
+			os.RemoveAll(filepath.Join(root, to))
+		}
+		for _, made := range []string{"etc/lb", "var/lib/lb", "var/log/lb", "var/log/journal", "etc/systemd/system/lb.service.d", "etc/systemd/system/lb.socket.d",
+			"etc/systemd/system/multi-user.target.wants/lb.service", "etc/systemd/system/sockets.target.wants/lb.socket",
+			"etc/systemd/system/inside.service", "etc/systemd/system/multi-user.target.wants/inside.service"} {
+			os.RemoveAll(filepath.Join(root, made))
+		}
+	}
+	clean() // after a run that was cut short
+	t.Cleanup(clean)
 	for from, to := range copies {
 		data, err := os.ReadFile(from)
 		if err != nil {
@@ -110,28 +100,10 @@ TimeoutStartSec=400
 	if err := os.MkdirAll(wants, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// What an earlier run left: enabled, lb would start by itself.
-	for _, old := range []string{"etc/systemd/system/multi-user.target.wants/inside.service", "etc/systemd/system/multi-user.target.wants/lb.service", "etc/systemd/system/sockets.target.wants/lb.socket", "etc/systemd/system/lb.socket.d", "etc/lb", "var/log/lb", "var/log/journal"} {
-		os.RemoveAll(filepath.Join(root, old))
-	}
 	if err := os.Symlink("../inside.service", filepath.Join(wants, "inside.service")); err != nil {
 		t.Fatal(err)
 	}
-
-	ctx, cancel := context.WithTimeout(t.Context(), bootMost)
-	defer cancel()
-	boot := exec.CommandContext(ctx, "systemd-nspawn", append(machine, "--boot", "--console=pipe", "--bind="+result+":/result")...)
-	var console bytes.Buffer
-	boot.Stdout, boot.Stderr = &console, &console
-	boot.Cancel = func() error { return boot.Process.Signal(os.Interrupt) }
-	boot.WaitDelay = 10 * time.Second
-	err := boot.Run()
-	code, codeErr := os.ReadFile(filepath.Join(result, "code"))
-	output, _ := os.ReadFile(filepath.Join(result, "output"))
-	if codeErr != nil || strings.TrimSpace(string(code)) != "0" {
-		t.Fatalf("in the container (%v):\n%s\nits console:\n%s", err, output, console.String())
-	}
-	t.Logf("in the container:\n%s", output)
+	machine.Boot(t, 8*time.Minute, result, "--bind="+result+":/result")
 }
 
 func write(t *testing.T, path string, data []byte, mode os.FileMode) {
@@ -221,14 +193,14 @@ func TestInside(t *testing.T) {
 			t.Skip("there is no logrotate")
 		}
 		const log = "/var/log/lb/access.log"
-		waitFor(t, "lines", func() bool { return strings.Contains(u.read(log), `"GET"`) })
+		container.WaitFor(t, "lines", func() bool { return strings.Contains(u.read(log), `"GET"`) })
 		u.must("logrotate", "--force", "/etc/logrotate.d/lb")
 		u.awaitJournal("access log reopened")
 		if old := u.read(log + ".1"); !strings.Contains(old, `"GET"`) {
 			t.Errorf("the old log: %q", old)
 		}
 		u.get("/")
-		waitFor(t, "lines in the new file", func() bool { return strings.Contains(u.read(log), `"GET"`) })
+		container.WaitFor(t, "lines in the new file", func() bool { return strings.Contains(u.read(log), `"GET"`) })
 	})
 
 	testUpgrade(t, backends)
@@ -237,7 +209,7 @@ func TestInside(t *testing.T) {
 		u := &unit{t}
 		l := loadOn(8, "/")
 		slow := loadOn(2, "/slow") // under way as the stop begins
-		waitFor(t, "traffic", func() bool { return l.ok.Load() > 500 && slow.ok.Load() > 2 })
+		container.WaitFor(t, "traffic", func() bool { return l.ok.Load() > 500 && slow.ok.Load() > 2 })
 		u.must("systemctl", "stop", "lb")
 		l.wait(t)
 		slow.wait(t)
@@ -339,12 +311,12 @@ func (u *unit) is(want, property string) {
 
 func (u *unit) await(want, property string) {
 	u.t.Helper()
-	waitFor(u.t, property+" "+want, func() bool { return u.property(property) == want })
+	container.WaitFor(u.t, property+" "+want, func() bool { return u.property(property) == want })
 }
 
 func (u *unit) awaitJournal(text string) {
 	u.t.Helper()
-	waitFor(u.t, "journal: "+text, func() bool {
+	container.WaitFor(u.t, "journal: "+text, func() bool {
 		return strings.Contains(u.must("journalctl", "--no-pager", "--boot", "--unit=lb"), text)
 	})
 }
@@ -403,11 +375,7 @@ func (s *signal) wait(t *testing.T) {
 var stuck, slower, slow4 = newSignal(), newSignal(), newSignal()
 
 func backend(t *testing.T) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return container.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/slow":
 			time.Sleep(time.Second)
@@ -421,9 +389,8 @@ func backend(t *testing.T) string {
 			stuck.now()
 			<-r.Context().Done()
 		}
-		io.WriteString(w, "hello")
-	}))
-	return ln.Addr().String()
+		io.WriteString(w, container.Hello)
+	})
 }
 
 // load is clients that ask until nobody takes their connections any more.
@@ -470,27 +437,7 @@ func (l *load) wait(t *testing.T) {
 	}
 }
 
-func ask(c *http.Client, path string) error {
-	res, err := c.Get("http://127.0.0.1" + path)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && (res.StatusCode != http.StatusOK || string(body) != "hello") {
-		err = fmt.Errorf("status %d, body %q", res.StatusCode, body)
-	}
-	return err
-}
-
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(40 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
+func ask(c *http.Client, path string) error { return container.Ask(c, "http://127.0.0.1"+path) }
 
 // descriptors is the hard limit of open files in what /proc/PID/limits says.
 func descriptors(t *testing.T, limits string) int {

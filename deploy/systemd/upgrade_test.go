@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lb/deploy/container"
 )
 
 // upgrade runs lb upgrade as a package's script does.
@@ -22,7 +24,7 @@ func (u *unit) upgrade(args ...string) (string, error) {
 // gone waits until a process has ended.
 func (u *unit) gone(pid string) {
 	u.t.Helper()
-	waitFor(u.t, "process "+pid+" ends", func() bool {
+	container.WaitFor(u.t, "process "+pid+" ends", func() bool {
 		_, err := os.Stat("/proc/" + pid)
 		return os.IsNotExist(err)
 	})
@@ -35,7 +37,7 @@ func testUpgrade(t *testing.T, backends []string) {
 		restarts := u.property("NRestarts")
 		l := loadOn(8, "/")
 		slow := loadOn(2, "/slow")
-		waitFor(t, "traffic", func() bool { return l.ok.Load() > 200 && slow.ok.Load() > 1 })
+		container.WaitFor(t, "traffic", func() bool { return l.ok.Load() > 200 && slow.ok.Load() > 1 })
 		for range 3 {
 			was := u.pid()
 			out, err := u.upgrade()
@@ -43,7 +45,7 @@ func testUpgrade(t *testing.T, backends []string) {
 				t.Fatalf("%v: %s", err, out)
 			}
 			t.Logf("%s", strings.TrimSpace(out))
-			waitFor(t, "systemd to follow", func() bool { return u.pid() != was })
+			container.WaitFor(t, "systemd to follow", func() bool { return u.pid() != was })
 			u.is("active", "ActiveState")
 			u.await("app: 3 of 3 backends ready", "StatusText")
 			if !strings.Contains(out, "process "+u.pid()+" ") {
@@ -94,7 +96,7 @@ func testUpgrade(t *testing.T, backends []string) {
 			done <- out
 		}()
 		next := ""
-		waitFor(t, "the new process", func() bool {
+		container.WaitFor(t, "the new process", func() bool {
 			all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 			for _, path := range all {
 				line, _ := os.ReadFile(path) // it may have ended
@@ -126,7 +128,7 @@ func testUpgrade(t *testing.T, backends []string) {
 		if out, err := u.upgrade("--watch", "0s"); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		waitFor(t, "systemd to follow", func() bool { return u.pid() != was })
+		container.WaitFor(t, "systemd to follow", func() bool { return u.pid() != was })
 		u.must("systemctl", "stop", "lb")
 		l.wait(t)
 		if l.ok.Load() == 0 {
@@ -142,10 +144,10 @@ func testUpgrade(t *testing.T, backends []string) {
 		if out, err := u.upgrade(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		waitFor(t, "systemd to follow", func() bool { return u.pid() != was })
+		container.WaitFor(t, "systemd to follow", func() bool { return u.pid() != was })
 		pid := u.pid()
 		u.must("systemctl", "kill", "--kill-who=main", "--signal=KILL", "lb")
-		waitFor(t, "another process", func() bool { p := u.pid(); return p != pid && p != "0" })
+		container.WaitFor(t, "another process", func() bool { p := u.pid(); return p != pid && p != "0" })
 		u.await("active", "ActiveState")
 		u.get("/")
 		u.must("systemctl", "restart", "lb") // and none is left that has the port
@@ -162,7 +164,7 @@ func testUpgrade(t *testing.T, backends []string) {
 		more := func() {
 			t.Helper()
 			want := l.ok.Load() + 200
-			waitFor(t, "traffic", func() bool { return l.ok.Load() > want })
+			container.WaitFor(t, "traffic", func() bool { return l.ok.Load() > want })
 		}
 		more()
 		for range 3 {
@@ -173,7 +175,7 @@ func testUpgrade(t *testing.T, backends []string) {
 		if out, err := u.upgrade(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		waitFor(t, "systemd to follow", func() bool { return u.pid() != was })
+		container.WaitFor(t, "systemd to follow", func() bool { return u.pid() != was })
 		more()
 		u.must("systemctl", "restart", "lb")
 		more()
