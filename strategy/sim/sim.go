@@ -275,7 +275,9 @@ func (w *world) request(again bool) {
 	}
 	r.pool = w.pools[lb]
 	r.sel.Reset(w.now, 0)
-	r.sel.Kind = 1
+	if r.pool.Snapshot().Holds() {
+		r.sel.Kind = 1
+	}
 	if w.Patience > 0 {
 		w.at(w.now+int64(w.Patience), r.goes)
 	}
@@ -486,7 +488,9 @@ type poll struct {
 func (w *world) poll() {
 	p := &poll{w: w}
 	p.sel.Reset(w.now, 0)
-	p.sel.Kind, p.sel.Stream = 3, w.PollsSay
+	if p.sel.Stream = w.PollsSay; w.pools[0].Snapshot().Holds() {
+		p.sel.Kind = 3
+	}
 	p.ask()
 }
 
