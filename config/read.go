@@ -142,6 +142,10 @@ func (r *reader) config(c *Config, tree map[string]any) {
 var tops = []string{"listen", "pool", "route", "admin", "access_log", "server"}
 
 func (r *reader) unknownTop(path, name string, v any) {
+	if says := absent[flatten(name)]; says != "" {
+		r.faultKey(path, "unknown: %s", says)
+		return
+	}
 	guess := suggest(name, tops)
 	r.poolMeant = r.poolMeant || guess == "pool" || name == "backends"
 	if _, ok := v.(map[string]any); !ok && guess == "" {
@@ -300,6 +304,10 @@ func (r *reader) unknownKey(table, path, name string, known []*Key) {
 	sure := guess != "" && (slices.Contains(strings.Fields(aliases[flatten(name)]), guess) || distance(flatten(name), guess) <= 1)
 	if at := tableOf(name); at != "" && at != "pool.NAME.backends" && !sure {
 		r.faultKey(path, "unknown key here, it belongs in [%s]", at)
+		return
+	}
+	if says := absent[flatten(name)]; says != "" {
+		r.faultKey(path, "unknown key: %s", says)
 		return
 	}
 	r.faultKey(path, "unknown key%s", didYouMean(name, names, "; the keys here are "+strings.Join(names, ", ")))

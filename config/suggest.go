@@ -33,9 +33,17 @@ var aliases = map[string]string{
 
 	"leastconn": "least_conn", "least_connections": "least_conn", "least_connection": "least_conn", "least_requests": "least_conn", "least_request": "least_conn",
 	"roundrobin": "round_robin", "rr": "round_robin", "wrr": "round_robin", "weighted_round_robin": "round_robin", "static_rr": "round_robin",
-	"ip_hash": "hash", "source": "hash", "consistent_hash": "hash", "hrw": "hash", "sticky": "hash affinity", "stickiness": "affinity", "session_affinity": "affinity", "persistence": "affinity", "stick": "affinity", "session": "affinity", "cookie": "affinity name", "socket_io": "socketio", "samesite": "same_site", "maxage": "max_age", "secret": "keys", "expires": "max_age", "ring_hash": "hash", "maglev": "hash",
+	"ip_hash": "hash", "source": "hash", "consistent_hash": "hash", "hrw": "hash", "sticky": "affinity hash", "stickiness": "affinity", "session_affinity": "affinity", "persistence": "affinity", "stick": "affinity", "session": "affinity", "cookie": "affinity name", "socket_io": "socketio", "samesite": "same_site", "maxage": "max_age", "secret": "keys", "expires": "max_age", "ring_hash": "hash", "maglev": "hash",
 	"least_time": "ewma", "leasttime": "ewma", "peak_ewma": "ewma", "latency": "ewma", "fastest": "ewma", "random_two": "p2c", "power_of_two": "p2c", "two_choices": "p2c",
 	"none": "off", "no": "off", "false": "off", "disabled": "off", "nginx": "combined", "apache": "combined", "common": "combined", "clf": "combined",
+}
+
+// absent are words that people look for, and what there is in their place.
+var absent = map[string]string{
+	"weight": `a backend has a weight: backends = [{ address = "127.0.0.1:3000", weight = 2 }]`,
+	"tls":    "lb has no TLS: let a load balancer or nginx before it end it", "ssl": "lb has no TLS: let a load balancer or nginx before it end it",
+	"backup": "there are no backup backends: all that are ready get requests", "rate_limit": "there are no rate limits yet; max_inflight and server.max_connections_per_client bound what reaches the app",
+	"gzip": "lb does not compress: the app or a CDN does", "cache": "lb does not cache: the app or a CDN does", "rewrite": "lb does not change paths",
 }
 
 // suggest gives the one of known that word was probably meant to be, or "".
@@ -51,8 +59,8 @@ func suggest(word string, known []string) string {
 		}
 	}
 	if least > 1 {
-		for _, k := range known {
-			if slices.Contains(strings.Fields(aliases[flat]), k) {
+		for _, k := range strings.Fields(aliases[flat]) {
+			if slices.Contains(known, k) {
 				return k
 			}
 		}

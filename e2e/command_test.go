@@ -117,6 +117,26 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
+// A second lb is told of the first: which process has the port, and what to do with the same file.
+func TestSecondLB(t *testing.T) {
+	l := startLB(t, setup{raw: "[pool.app]\nbackends = [\"127.0.0.1:1\"]\n[listen.web]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[access_log]\nformat = \"off\"\n"})
+	text := fmt.Sprintf("[pool.app]\nbackends = [\"127.0.0.1:1\"]\n[listen.web]\naddress = %q\n[admin]\naddress = \"off\"\n", l.addr)
+	if err := os.WriteFile(l.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid := l.cmd.Process.Pid
+	for path, want := range map[string]string{
+		l.config:      fmt.Sprintf(`an lb runs with this file already, process %d: "lb reload \S+" has it change`, pid),
+		file(t, text): fmt.Sprintf(`listen.web.address: "%s" is taken by another lb \(process %d\); stop it`, l.addr, pid),
+	} {
+		code, _, errs := run(t, lbBinary, "run", path)
+		if code != 1 || !regexp.MustCompile(want).MatchString(errs) || strings.Contains(errs, "msg=") {
+			t.Errorf("lb run ended with %d and said\n%s", code, errs)
+		}
+	}
+	l.stop(0)
+}
+
 // The demo runs without a file or an app, shows who gets what, and ends cleanly.
 func TestDemo(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {

@@ -73,7 +73,8 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 		}
 		k, err := s.openSocket(o, l, cfg, old)
 		if err != nil {
-			faults.add(cfg, l.Pos, "listen."+l.Name+".address", s.explain(listenFault(l.Address, err), err, l.Address, old))
+			fault := s.explain(listenFault(l.Address, err), err, l.Address, old)
+			faults.add(cfg, l.Pos, "listen."+l.Name+".address", unwritten(l.Pos, fault, `[listen.web] and below it an address such as ":8081"`))
 			continue
 		}
 		o.sockets = append(o.sockets, k)
@@ -81,7 +82,8 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 	}
 	if a := cfg.Admin; a.Address != "" {
 		if err := s.openDoor(o, "tcp "+a.Address, func() (net.Listener, error) { return s.listenBeside(o, a.Address, cfg, old) }); err != nil {
-			faults.add(cfg, a.Pos, "admin.address", s.explain(listenFault(a.Address, err), err, a.Address, old))
+			fault := s.explain(listenFault(a.Address, err), err, a.Address, old)
+			faults.add(cfg, a.Pos, "admin.address", unwritten(a.Pos, fault, `[admin] and below it address = "127.0.0.1:9902", or "off",`))
 		}
 	}
 	rights, rightsErr := rightsOf(&cfg.Admin)
@@ -93,10 +95,11 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 			faults.add(cfg, a.Pos, "admin.socket", listenFault(a.Socket, err))
 		}
 	}
+	var unfound error
 	if path := s.opt.Socket; path != "" && path != cfg.Admin.Socket && rightsErr == nil {
 		// Whatever the file says, or said, `lb reload` finds lb here. To be without is no reason not to serve.
 		if err := s.openDoor(o, "unix "+path, func() (net.Listener, error) { return admin.ListenUnixFor(path, rights) }); err != nil {
-			s.log.Warn("no socket for `lb reload`; SIGHUP works", "err", listenFault(path, err))
+			unfound = listenFault(path, err)
 		}
 	}
 	if rightsErr == nil {
@@ -111,6 +114,9 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 	if err := faults.err(); err != nil {
 		o.discard()
 		return nil, err
+	}
+	if unfound != nil {
+		s.log.Warn("no socket for `lb reload`; SIGHUP works", "err", unfound)
 	}
 	return o, nil
 }

@@ -26,12 +26,45 @@ func listeners(a upstream.Addr) (inodes []string) {
 		return nil
 	}
 	var exact, any []string
+	eachListener(func(at netip.AddrPort, inode string) {
+		switch {
+		case at.Port() != a.AddrPort.Port():
+		case at.Addr().Unmap() == a.AddrPort.Addr().Unmap():
+			exact = append(exact, inode)
+		case at.Addr().IsUnspecified() && (at.Addr().Is6() || a.AddrPort.Addr().Unmap().Is4()):
+			any = append(any, inode)
+		}
+	})
+	if len(exact) > 0 {
+		return exact // the kernel prefers them, too
+	}
+	return any
+}
+
+// atPort gives the inodes of all sockets that take connections at a port, whatever the address.
+func atPort(port uint16) (inodes []string) {
+	eachListener(func(at netip.AddrPort, inode string) {
+		if at.Port() == port {
+			inodes = append(inodes, inode)
+		}
+	})
+	return inodes
+}
+
+// programOf is the name of the program of a process as the kernel has it: at most fifteen bytes.
+func programOf(pid string) string {
+	name, _ := os.ReadFile("/proc/" + pid + "/comm")
+	return strings.TrimSpace(string(name))
+}
+
+// eachListener calls f for each TCP socket that listens, with its inode.
+func eachListener(f func(at netip.AddrPort, inode string)) {
 	for _, file := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
-		f, err := os.Open(file)
+		text, err := os.Open(file)
 		if err != nil {
 			continue
 		}
-		lines := bufio.NewScanner(f)
+		lines := bufio.NewScanner(text)
 		for lines.Scan() {
 			fields := strings.Fields(lines.Text())
 			if len(fields) < 10 || fields[0] == "sl" {
@@ -40,21 +73,12 @@ func listeners(a upstream.Addr) (inodes []string) {
 			if fields[3] != "0A" {
 				break // sockets that listen come first, and of the others there may be a hundred thousand
 			}
-			at, ok := procAddr(fields[1])
-			switch {
-			case !ok || at.Port() != a.AddrPort.Port():
-			case at.Addr().Unmap() == a.AddrPort.Addr().Unmap():
-				exact = append(exact, fields[9])
-			case at.Addr().IsUnspecified() && (at.Addr().Is6() || a.AddrPort.Addr().Unmap().Is4()):
-				any = append(any, fields[9])
+			if at, ok := procAddr(fields[1]); ok {
+				f(at, fields[9])
 			}
 		}
-		f.Close()
+		text.Close()
 	}
-	if len(exact) > 0 {
-		return exact // the kernel prefers them, too
-	}
-	return any
 }
 
 func unixListeners(path string) (inodes []string) {

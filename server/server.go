@@ -251,7 +251,7 @@ func (s *Server) logOptions(cfg *config.Config) accesslog.Options {
 
 func logFault(cfg *config.Config, err error) error {
 	var f faults
-	f.add(cfg, cfg.AccessLog.Pos, "access_log.path", err)
+	f.add(cfg, cfg.AccessLog.Pos, "access_log.path", fileFault(err))
 	return f.err()
 }
 

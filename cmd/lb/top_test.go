@@ -33,12 +33,12 @@ func TestTopFits(t *testing.T) {
 	}
 	lines := top.lines(80, 24, noon)
 	text := strings.Join(lines, "\n")
-	for _, want := range []string{"lb v1.2.3", "pool app: least_conn", "127.0.0.1:3000  ", "req/s █", "3s ago  app 127.0.0.1:3001 down: refused?[2J", "reloaded, by uid 0 (root)", "more lines: down", "q ends"} {
+	for _, want := range []string{"lb v1.2.3", "pool app: least_conn", "127.0.0.1:3000  ", "req/s █", "3s ago  app 127.0.0.1:3001 down: refused?[2J", "reloaded, by uid 0 (root)", "more lines: down", "by the file, every 1s   q ends   left/right sort   r turns round   space holds"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	for i, l := range lines[:len(lines)-1] {
+	for i, l := range lines {
 		if n := utf8.RuneCountInString(l); n > 80 {
 			t.Errorf("line %d has %d", i, n)
 		}

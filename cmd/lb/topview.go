@@ -137,10 +137,15 @@ func (t *top) lines(width, height int, now time.Time) []string {
 	if t.sort != "" {
 		order = t.sort
 		if t.upward {
-			order += ", turned round"
+			order += " upward"
 		}
 	}
-	help := fmt.Sprintf("sorted by %s, every %v   q ends, left and right sort, r turns round, space holds", order, t.every)
+	help := fmt.Sprintf("by %s, every %v", order, t.every)
+	for _, key := range []string{"q ends", "left/right sort", "r turns round", "space holds", "up/down scroll"} {
+		if len(help)+3+len(key) <= width {
+			help += "   " + key
+		}
+	}
 
 	t.page = max(1, height-len(head)-len(foot)-1)
 	t.most = max(0, len(body)-t.page)
