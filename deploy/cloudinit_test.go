@@ -42,19 +42,19 @@ func TestCloudInit(t *testing.T) {
 	}
 	dir := t.TempDir()
 	tool := func(name, file string, args ...string) {
-		t.Helper()
-		path := filepath.Join(dir, filepath.Base(file))
-		if err := os.WriteFile(path, []byte(files[file]), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.Command(name, append(args, path)...).CombinedOutput()
-		if errors.Is(err, exec.ErrNotFound) {
-			t.Logf("there is no %s to look at %s: install it", name, file)
-			return
-		}
-		if err != nil {
-			t.Errorf("%s: %v\n%s", file, err, out)
-		}
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			path := filepath.Join(dir, filepath.Base(file))
+			if err := os.WriteFile(path, []byte(files[file]), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(name, append(args, path)...).CombinedOutput()
+			if errors.Is(err, exec.ErrNotFound) {
+				t.Skipf("there is no %s: install it", name)
+			}
+			if err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 	const conf = "/etc/lb/config.toml"
 	c, err := config.Parse(conf, []byte(strings.ReplaceAll(files[conf], "@PORTS@", "3000-3003")))
