@@ -37,8 +37,8 @@ func KindOf(method, path []byte) Kind {
 // a thousand of them that come at once, as after a restart, hold up nobody. So are those of a kind of which nothing is known
 // yet: if they do compute, the first answer tells.
 //
-// A kind counts up with each request that is parked, since it is old and was overtaken, and down by more with each that was
-// answered before it was so old: at least two in three must wait.
+// A kind counts up with each request that was old enough to be parked and was overtaken, and down by more with each that was
+// answered otherwise: at least two in three must wait. To take long is not enough: what computes for a second does, too.
 type waits [kindPlaces]atomic.Int32
 
 // The counts of a kind.
@@ -75,10 +75,8 @@ func (w *waits) learn(k Kind, waited bool) {
 
 // learnEnd notes what the end of l says of its kind, unless that is known since it was parked.
 func (l *Lease) learnEnd(o Outcome) {
-	switch waits := &l.b.pool.waits; {
-	case o.Latency > 0 && o.Now-l.start < ParkAfter:
-		waits.learn(l.kind, false)
-	case o.Fault == FaultNone && l.unit == parked:
-		waits.learn(l.kind, true)
+	waited := o.Now-l.start >= ParkAfter && l.Overtaken()
+	if o.Latency > 0 || waited && !o.Fault.Blames() { // else it might have taken longer
+		l.b.pool.waits.learn(l.kind, waited)
 	}
 }

@@ -33,6 +33,12 @@ func TestRobust(t *testing.T) {
 				r.Backends[i].MaxInflight = 20
 			}
 		}},
+		{"600 ms of work", .95, 1, func(r *Run) {
+			for i := range r.Backends {
+				r.Backends[i].Service = 600 * ms
+			}
+			r.Rate, r.Warm, r.Length = .85*8/.6, 20*time.Minute, 60*time.Minute
+		}},
 		{"4 threads each", 1.05, 1, func(r *Run) { r.Backends, r.Rate = fleet(4, Backend{Service: 10 * ms, Workers: 4}), .85*1600 }},
 		{"16 threads each", 1.05, 1, func(r *Run) {
 			r.Backends, r.Rate = fleet(4, Backend{Service: 40 * ms, Workers: 16}), .85*1600
