@@ -246,12 +246,12 @@ func TestWaitingAcrossAReload(t *testing.T) {
 	l.waiting(0)
 }
 
-// oneEach is a strategy that gives each backend one request and lets others wait.
+// oneEach is a strategy that gives each backend one request, of whatever kind, and lets others wait.
 type oneEach struct{ ready []*upstream.Backend }
 
 func (o oneEach) Pick(s *upstream.Selection) *upstream.Backend {
 	for _, b := range o.ready {
-		if !s.Has(b.Live) && b.Load().Active() == 0 {
+		if !s.Has(b.Live) && b.Inflight() == 0 {
 			return b
 		}
 	}
@@ -260,7 +260,7 @@ func (o oneEach) Pick(s *upstream.Selection) *upstream.Backend {
 
 func (o oneEach) Room(_, _ int64, s *upstream.Selection) (n int64, limited bool) {
 	for _, b := range o.ready {
-		if (s == nil || !s.Has(b.Live)) && b.Load().Active() == 0 {
+		if (s == nil || !s.Has(b.Live)) && b.Inflight() == 0 {
 			n++
 		}
 	}
