@@ -301,7 +301,7 @@ func (x *exchange) attempt(b *upstream.Backend) failure {
 		x.lost++
 	}
 	if f.failed() && x.leased {
-		x.settle(f.blame())
+		x.settle(f.blame(x.w.loop.Now() - x.lease.Start()))
 	}
 	return f
 }

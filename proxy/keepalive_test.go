@@ -355,25 +355,45 @@ func TestStaleConnection(t *testing.T) {
 			c.send(request(method, "/2", ""))
 			b.head() // the backend saw it and went away without a word
 			end(b)
-			if method == "POST" || method == "PATCH" {
+			if method == "POST" || method == "PATCH" { // may have been done
 				c.status(502)
 				o.only(1)
-				continue
+			} else {
+				b = o.accept()
+				if h := b.head(); !strings.HasPrefix(h, method+" /2 ") {
+					t.Fatalf("%q", h)
+				}
+				b.send(ok("", "A: b"))
+				if h := c.head(); field(h, "A") != "b" {
+					t.Fatalf("%q", h)
+				}
+				l.idle(1)
 			}
-			b = o.accept()
-			if h := b.head(); !strings.HasPrefix(h, method+" /2 ") {
-				t.Fatalf("%q", h)
-			}
-			b.send(ok("", "A: b"))
-			if h := c.head(); field(h, "A") != "b" {
-				t.Fatalf("%q", h)
-			}
-			l.idle(1)
-			for _, f := range []upstream.Fault{upstream.FaultReset, upstream.FaultConnect} {
+			for f := range upstream.Faults {
 				if n := l.faults(0, f); n != 0 {
 					t.Errorf("%s: %d faults of kind %s counted", method, n, f)
 				}
 			}
+		}
+	}
+}
+
+// TestBlame: a kept connection that ends at once is nobody's fault, one that ends later, or a new one, is the backend's.
+func TestBlame(t *testing.T) {
+	for _, c := range []struct {
+		f     failure
+		after int64
+		want  upstream.Fault
+	}{
+		{failure{reason: BackendClosed, stale: true}, 0, upstream.FaultNone},
+		{failure{reason: BackendClosed, stale: true}, staleFor - 1, upstream.FaultNone},
+		{failure{reason: BackendClosed, stale: true}, staleFor, upstream.FaultReset},
+		{failure{reason: BackendClosed}, 0, upstream.FaultReset},
+		{failure{reason: ConnectFailed, fault: upstream.FaultRefused}, 0, upstream.FaultRefused},
+		{failure{reason: ClientGone}, 0, upstream.FaultClient},
+	} {
+		if got := c.f.blame(c.after); got != c.want {
+			t.Errorf("%+v after %d: %s, want %s", c.f, c.after, got, c.want)
 		}
 	}
 }

@@ -91,8 +91,13 @@ type failure struct {
 	detail string
 	fault  upstream.Fault // in place of the reason's
 	again  bool           // with ResponseTimeout: another backend is to be tried, see giveUp
-	stale  bool           // the connection had served before and ended before a byte of the answer: nobody's fault
+	stale  bool           // the connection had served before and ended before a byte of the answer, see staleFor
 }
+
+// staleFor is how long, in ns from when a request was sent on a connection that had served before, the end of that connection
+// says nothing about the backend. A server may close an idle one at any time, and the request may just be on its way then: the
+// kernel's answer to that takes one way there and back. Whoever hangs up later had the request, and is to blame.
+const staleFor = 1e9
 
 func (f *failure) failed() bool { return f.reason != None }
 
@@ -103,9 +108,12 @@ func (f *failure) statusCode() int {
 	return answers[f.reason].status
 }
 
-// blame is whose fault it was.
-func (f *failure) blame() upstream.Fault {
-	if f.fault != upstream.FaultNone {
+// blame is whose fault it was that an attempt failed after so many ns.
+func (f *failure) blame(after int64) upstream.Fault {
+	switch {
+	case f.stale && after < staleFor:
+		return upstream.FaultNone
+	case f.fault != upstream.FaultNone:
 		return f.fault
 	}
 	return answers[f.reason].fault

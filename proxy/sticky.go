@@ -52,7 +52,7 @@ func (x *exchange) visited(dst []byte) []byte {
 	back := x.back
 	ans := affinity.Answer{
 		Now: x.w.loop.Now(), Loop: x.w.index, Backend: x.lease.Backend(), Status: x.resp.Status, TLS: x.secure(),
-		GaveWay: x.tries > 1 || x.lease.Note() != 0,
+		GaveWay: x.lease.Note() != 0,
 	}
 	if x.visit.Handshake() {
 		for i := range x.resp.Fields {

@@ -198,3 +198,29 @@ func TestHashStays(t *testing.T) {
 		}
 	}
 }
+
+// TestHashOnAStaleConnection: who is asked again on a new connection is still the backend of the key.
+func TestHashOnAStaleConnection(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr}, single, func(p *plan) { p.strategy = "hash" },
+		sticky(affinity.Options{Kind: affinity.Hash, Hash: affinity.HashKey{Source: affinity.FromHeader, Name: "x-user"}}))
+	c := l.client()
+	c.send(get("/", "X-User: 1"))
+	b := o.accept()
+	b.head()
+	b.send(ok(""))
+	c.status(200)
+	l.idle(1)
+	c.send(get("/", "X-User: 1"))
+	b.head()
+	b.close()
+	b = o.accept()
+	b.head()
+	b.send(ok(""))
+	c.status(200)
+	l.idle(1)
+	v := &sumStats(l.sticky).Visits[affinity.ByHash]
+	if hits, strayed := v[affinity.Hit].Load(), v[affinity.Strayed].Load(); hits != 2 || strayed != 0 {
+		t.Errorf("%d hits, %d strayed", hits, strayed)
+	}
+}
