@@ -274,8 +274,13 @@ func TestHeldForLong(t *testing.T) {
 	l := newLab(t, []string{o.addr}, hold(50*time.Millisecond, time.Minute), single)
 	l.pool.Update(specs(t, []string{o.addr}), nil, func(r []*upstream.Backend) upstream.Strategy { return oneEach{r} })
 	first := l.client()
-	first.send(get("/first"))
+	first.send(get("/"))
 	b := o.accept()
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	first.status(200)
+	l.idle(1) // now it is known that such a request takes a place
+	first.send(get("/"))
 	b.head()
 	var ps []*peer
 	for i := range 3 {
