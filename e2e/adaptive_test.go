@@ -392,7 +392,7 @@ func TestAdaptive(t *testing.T) {
 	c := newUsers(t, n.addr)
 	c.everybody()
 	n.learns()
-	if apart := n.even(c); apart > 60/4/2. {
+	if apart := n.even(c); apart > 60/4 {
 		t.Errorf("of 60 streams, one instance has %.1f more than another", apart)
 	}
 
