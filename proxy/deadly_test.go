@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A request that ends whatever process works on it does not end all of them: with two retries, three at most, although
@@ -50,5 +53,34 @@ func TestDeadlyRequest(t *testing.T) {
 	for range n {
 		p.send(get("/"))
 		p.status(200)
+	}
+}
+
+// Instances that end together do not fail a request that may be repeated: those that it meets in that moment, it does not end.
+func TestEndTogether(t *testing.T) {
+	const n, together = 4, 50 * time.Millisecond
+	var wave sync.Once
+	var over time.Time
+	var met atomic.Int64
+	var addrs []string
+	for range n {
+		addrs = append(addrs, newOrigin(t, func(p *peer) {
+			p.head()
+			wave.Do(func() { over = time.Now().Add(together) })
+			if time.Now().Before(over) {
+				met.Add(1)
+				return
+			}
+			p.trySend(ok("still there"))
+		}).addr)
+	}
+	l := newLab(t, addrs, single)
+	p := l.client()
+	p.send(get("/"))
+	if got := p.status(200); got != "still there" {
+		t.Errorf("%q", got)
+	}
+	if got := met.Load(); got > 2 {
+		t.Errorf("%d met their end", got)
 	}
 }

@@ -178,12 +178,19 @@ func (x *exchange) serve() {
 			f = none
 			break
 		}
+		lost := x.lost
 		f = x.attempt(b)
 		if !f.failed() {
 			return
 		}
 		if !x.mayRetry(&f) {
 			break
+		}
+		if x.lost > lost && x.lost == max(2, x.snap.Settings.Retries) {
+			if gone := x.letPass(); gone.failed() {
+				f = gone
+				break
+			}
 		}
 	}
 	x.refuse(f)

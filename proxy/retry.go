@@ -56,6 +56,19 @@ func (x *exchange) mayRetry(f *failure) bool {
 	return true
 }
 
+// letPass waits before the last backend that a request may lose is asked. When instances end together, as all of an app do that is
+// restarted at once, the first retries meet others that end in the same moment; a little later those that are left stay, and
+// requests wait for the first that comes back.
+func (x *exchange) letPass() failure {
+	x.c.conn.Watch(x.task, x.watchFIN())
+	defer x.c.conn.Watch(nil, false)
+	x.task.Park(x.w.loop.Now() + askAgain)
+	if x.task.Interrupted() != nil {
+		return x.interruption()
+	}
+	return failure{}
+}
+
 // repeatable reports whether the request may be sent once more although a backend has got it.
 func (x *exchange) repeatable() bool { return !x.body.lost && x.req.Idempotent() }
 
