@@ -53,6 +53,7 @@ var (
 	ErrTakenBack = errors.New("taken back meanwhile") // a drain was ended by Ready
 	ErrWrong     = errors.New("wrong")                // the order makes no sense, see Wrong
 	ErrRefused   = errors.New("refused")              // the order makes sense, but not now, see Refused
+	ErrNotNow    = errors.New("not while lb starts or stops")
 )
 
 // Wrong is an ErrWrong with the text of err alone.
@@ -60,6 +61,9 @@ func Wrong(err error) error { return kind{err, ErrWrong} }
 
 // Refused is an ErrRefused with the text of err alone.
 func Refused(err error) error { return kind{err, ErrRefused} }
+
+// NotNow is an ErrNotNow with the text of err alone.
+func NotNow(err error) error { return kind{err, ErrNotNow} }
 
 type kind struct {
 	error
@@ -170,6 +174,8 @@ func readOrder(w http.ResponseWriter, r *http.Request) (o Order, ok bool) {
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	switch {
+	case errors.Is(err, ErrNotNow):
+		status = http.StatusServiceUnavailable
 	case errors.Is(err, ErrUnknown):
 		status = http.StatusNotFound
 	case errors.Is(err, ErrWrong):

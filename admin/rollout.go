@@ -22,7 +22,7 @@ type Rollouts struct {
 	// Drain takes a backend out and waits until it has done what it had, or ctx ends.
 	Drain func(ctx context.Context, id, backend string) (RolloutDrained, error)
 	// Restart says that a backend that is out is about to be restarted, and by what its process is known until then.
-	Restart func(id, backend string) (before string, err error)
+	Restart func(ctx context.Context, id, backend string) (before string, err error)
 	// Check waits until another process than the one before passes its checks, or ctx ends.
 	Check func(ctx context.Context, id, backend, before string) (RolloutChecked, error)
 	// Ready puts a backend back.
@@ -35,13 +35,12 @@ type Rollouts struct {
 	Progress func(ctx context.Context, id string, p RolloutProgress) error
 }
 
-// What Rollouts may fail for, beside ErrUnknown and ErrTakenBack.
+// What Rollouts may fail for, beside ErrUnknown, ErrTakenBack and ErrNotNow.
 var (
 	ErrRolloutRuns = errors.New("another rollout of the pool runs")
 	ErrRolloutOver = errors.New("there is no such rollout (any more)")
 	ErrLastReady   = errors.New("no other backend of the pool is ready")
 	ErrNotOut      = errors.New("the rollout has not taken it out")
-	ErrNotNow      = errors.New("not while lb starts or stops")
 )
 
 // RolloutOrder is the body of POST /rollouts.
@@ -160,8 +159,8 @@ func (a Rollouts) Handler() http.Handler {
 	mux.HandleFunc("POST /rollouts/{id}/drain", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {
 		return a.Drain(ctx, id, s.Backend)
 	}))
-	mux.HandleFunc("POST /rollouts/{id}/restart", rolloutOrder(func(_ context.Context, id string, s RolloutStep) (any, error) {
-		before, err := a.Restart(id, s.Backend)
+	mux.HandleFunc("POST /rollouts/{id}/restart", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {
+		before, err := a.Restart(ctx, id, s.Backend)
 		return RolloutStep{Backend: s.Backend, Before: before}, err
 	}))
 	mux.HandleFunc("POST /rollouts/{id}/check", rolloutOrder(func(ctx context.Context, id string, s RolloutStep) (any, error) {

@@ -45,7 +45,10 @@ func TestRollouts(t *testing.T) {
 			note("drain %s %s %v", id, backend, wait(ctx))
 			return RolloutDrained{Moved: 3}, of(id)
 		},
-		Restart: func(id, backend string) (string, error) { note("restart %s %s", id, backend); return "before", of(id) },
+		Restart: func(_ context.Context, id, backend string) (string, error) {
+			note("restart %s %s", id, backend)
+			return "before", of(id)
+		},
 		Check: func(ctx context.Context, id, backend, before string) (RolloutChecked, error) {
 			note("check %s %s %s %v", id, backend, before, wait(ctx))
 			return RolloutChecked{Passed: true}, of(id)

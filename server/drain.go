@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -34,41 +33,46 @@ func (s *Server) letGo(b *upstream.Backend, over, sessions time.Duration) {
 // Drain takes a backend out of use and waits until it has done what it had, or ctx ends. It stays out of use in both
 // cases, also over reloads, until TakeBack. The error is an admin.ErrUnknown, or admin.ErrTakenBack.
 func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained, error) {
-	p, b, err := s.find(pool, backend)
+	done, err := s.inTurn(ctx)
 	if err != nil {
 		return admin.Drained{}, err
 	}
-	begin := time.Now()
+	p, b, err := s.find(pool, backend)
+	if err != nil {
+		done()
+		return admin.Drained{}, err
+	}
 	p.StartDraining(b)
 	s.overrule(p, b)
+	done()
 	over, sessions := overOf(ctx), p.Snapshot().Settings.DrainSessions
 	if at, ok := ctx.Deadline(); ok && time.Until(at) > 0 {
 		sessions = min(sessions, time.Until(at)*3/4) // and time for what they are about
 	}
 	s.note(ctx, b, "draining", "told to")
 	s.letGo(b, over, sessions)
-	err = upstream.AwaitDrained(ctx, b)
-	d := admin.Drained{
-		Pool: p.Name, Backend: b.Name, Empty: err == nil, Requests: b.Inflight(), Tunnels: b.Tunnels(),
-		Others: len(p.Snapshot().Ready), Took: time.Since(begin),
-	}
+	d, err := s.awaitEmpty(ctx, b)
 	switch {
-	case errors.Is(err, upstream.ErrTakenBack):
-		return d, admin.ErrTakenBack
 	case err != nil:
-		s.log.Warn("backend is not empty yet", "pool", d.Pool, "backend", d.Backend, "requests", d.Requests, "tunnels", d.Tunnels)
-	default:
+	case d.Empty:
 		s.note(ctx, b, "drained", "")
+	default:
+		s.log.Warn("backend is not empty yet", "pool", d.Pool, "backend", d.Backend, "requests", d.Requests, "tunnels", d.Tunnels)
 	}
-	return d, nil
+	return d, err
 }
 
 // TakeBack takes a backend into use again, and waits until it gets requests or ctx ends. The process behind it may be
 // another by now, or not there yet: unless now is set, nothing that was known about it counts, and its check has to pass
 // first. The error is an admin.ErrUnknown.
 func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (admin.Readied, error) {
+	done, err := s.inTurn(ctx)
+	if err != nil {
+		return admin.Readied{}, err
+	}
 	p, b, err := s.find(pool, backend)
 	if err != nil {
+		done()
 		return admin.Readied{}, err
 	}
 	begin := time.Now()
@@ -78,7 +82,11 @@ func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (
 		}
 		s.rollouts.forget(b.Live)
 		p.SetWanted(b, upstream.In)
+		done()
+		s.tellBefore(b)
 		s.note(ctx, b, "taken back", "told to")
+	} else {
+		done()
 	}
 	return s.awaitReady(ctx, p, b.Name, begin)
 }

@@ -111,7 +111,7 @@ func (s *Server) change(ctx context.Context, reset bool) (v admin.Verdict, err e
 func (s *Server) mayChange() error {
 	if st := s.state.Load(); st != running {
 		if s.upgrades.hasHanded() {
-			return errors.New("another lb is in charge by now: ask again")
+			return errHanded
 		}
 		return errors.New("not while lb is " + stateNames[st])
 	}
@@ -259,12 +259,10 @@ func (l *leaving) remove(b *upstream.Backend) {
 	l.all = slices.DeleteFunc(l.all, func(o *upstream.Backend) bool { return o == b })
 }
 
-func (l *leaving) each(f func(*upstream.Backend)) {
+func (l *leaving) appendTo(all []*upstream.Backend) []*upstream.Backend {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, b := range l.all {
-		f(b)
-	}
+	return append(all, l.all...)
 }
 
 // reloads counts what came of reading the configuration.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -25,6 +26,8 @@ type rollouts struct {
 	all  []*rollout                  // guarded by mu: those that run
 	out  map[*upstream.Live]*outside // guarded by mu
 	last map[string]*rollout         // guarded by mu: of each pool the one that was over last, for people
+
+	returns time.Duration // how long those of the lb before have to go on with this one; 0: rolloutReturns. For tests
 }
 
 // rollout is one that runs.
@@ -57,7 +60,7 @@ func (s *Server) rolloutActions() admin.Rollouts {
 func (s *Server) holdRollout(ctx context.Context, o admin.RolloutOrder, begun func(admin.Rollout)) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	r, err := s.beginRollout(o, end)
+	r, err := s.beginRollout(ctx, o, end)
 	if err != nil {
 		return err
 	}
@@ -65,14 +68,24 @@ func (s *Server) holdRollout(ctx context.Context, o admin.RolloutOrder, begun fu
 	begun(r.Rollout)
 	select {
 	case <-ctx.Done():
-		s.endRollout(ctx, r)
+		if done, err := s.inTurn(context.WithoutCancel(ctx)); err == nil {
+			s.endRollout(ctx, r)
+			done()
+			return nil
+		}
+		s.dropRollout(r) // the lb in charge sees to it
 	case <-s.gone:
 		s.dropRollout(r)
 	}
 	return nil
 }
 
-func (s *Server) beginRollout(o admin.RolloutOrder, end context.CancelFunc) (*rollout, error) {
+func (s *Server) beginRollout(ctx context.Context, o admin.RolloutOrder, end context.CancelFunc) (*rollout, error) {
+	done, err := s.inTurn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if s.state.Load() != running {
 		return nil, fmt.Errorf("lb is %s: %w", stateNames[s.state.Load()], admin.ErrNotNow)
 	}
@@ -99,7 +112,11 @@ func (s *Server) beginRollout(o admin.RolloutOrder, end context.CancelFunc) (*ro
 	s.rolloutEvent(r, "rollout begins")
 	for _, b := range p.Snapshot().All {
 		if how := o.Out[b.Name]; how != "" { // lb was restarted, and it goes on
-			ro.take(b, &outside{by: r, how: how})
+			is := &outside{by: r, how: how}
+			if was := ro.out[b.Live]; was != nil && how == admin.OutBad {
+				is.why = was.why
+			}
+			ro.take(b, is)
 			p.SetWanted(b, upstream.Draining)
 			s.letGo(b, time.Second, 0)
 		}
@@ -152,21 +169,64 @@ func (ro *rollouts) whyOut(l *upstream.Live) string {
 	return "a rollout takes it out"
 }
 
-// bad is why a rollout left l out, nil when none did.
-func (ro *rollouts) bad(l *upstream.Live) *bad {
+// how is why a rollout has l out, an admin.Out... or "", and why it is bad.
+func (ro *rollouts) how(l *upstream.Live) (how string, is *bad) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if o := ro.out[l]; o != nil && o.how == admin.OutBad && l.Life().Wanted == upstream.Draining {
-		return &bad{o.why}
+	o := ro.out[l]
+	switch {
+	case o == nil || l.Life().Wanted != upstream.Draining:
+		return "", nil
+	case o.how == admin.OutBad:
+		return o.how, &bad{o.why}
 	}
-	return nil
+	return o.how, nil
 }
 
-// inherit makes what the lb before knew of b this one's: the next rollout begins with it.
-func (ro *rollouts) inherit(b *upstream.Backend, is *bad) {
+// inherit makes what a rollout of the lb before has out this one's: the next rollout begins with it.
+func (ro *rollouts) inherit(b *upstream.Backend, how string, is *bad) *outside {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	ro.take(b, &outside{how: admin.OutBad, why: is.Why})
+	o := &outside{how: how}
+	if is != nil {
+		o.how, o.why = admin.OutBad, is.Why
+	}
+	ro.take(b, o)
+	return o
+}
+
+// rolloutReturns is how long a rollout of the lb before has to go on with this one: whoever carries it out looks for lb
+// for 20 s.
+const rolloutReturns = 30 * time.Second
+
+// awaitRollout puts back what a rollout of the lb before has out, unless it goes on with this one, or another takes it out:
+// nobody else would, if whoever carried it out has died meanwhile.
+func (s *Server) awaitRollout(pool string, left []*outside) {
+	if s.before != nil {
+		select {
+		case <-s.before.yours:
+		case <-s.gone:
+			return
+		}
+	}
+	t := time.NewTimer(cmp.Or(s.rollouts.returns, rolloutReturns))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.gone:
+		return
+	}
+	done, err := s.inTurn(context.Background())
+	if err != nil {
+		return // the next lb does the same
+	}
+	defer done()
+	s.rollouts.mu.Lock()
+	said := s.putBack(pool, left)
+	s.rollouts.mu.Unlock()
+	for _, say := range said {
+		say(context.Background())
+	}
 }
 
 // forget is for a backend that somebody took back.
@@ -227,7 +287,10 @@ func (s *Server) putBack(pool string, left []*outside) (said []func(context.Cont
 			why += " while it was being restarted: its check has to pass first"
 		}
 		p.SetWanted(b, upstream.In)
-		said = append(said, func(ctx context.Context) { s.note(ctx, b, "put back", why) })
+		said = append(said, func(ctx context.Context) {
+			s.tellBefore(b)
+			s.note(ctx, b, "put back", why)
+		})
 	}
 	return said
 }
@@ -268,18 +331,31 @@ func (s *Server) step(id, backend string) (*rollout, *pool, *upstream.Backend, e
 	return r, p, b, err
 }
 
+// order is step for one that changes something, which it may until done is called.
+func (s *Server) order(ctx context.Context, id, backend string) (r *rollout, p *pool, b *upstream.Backend, done func(), err error) {
+	if done, err = s.inTurn(ctx); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if r, p, b, err = s.step(id, backend); err != nil {
+		done()
+	}
+	return r, p, b, done, err
+}
+
 // rolloutPace is how long apart the clients of tunnels are told to connect again: a hundred a second come back.
 const rolloutPace = 10 * time.Millisecond
 
 func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.RolloutDrained, err error) {
-	r, p, b, err := s.step(id, backend)
+	r, p, b, done, err := s.order(ctx, id, backend)
 	if err != nil {
 		return d, err
 	}
-	if err := s.takeOut(r, p, b); err != nil {
+	err = s.takeOut(r, p, b)
+	done()
+	if err != nil {
 		return d, err
 	}
-	begin, tunnels := time.Now(), b.Tunnels()
+	tunnels := b.Tunnels()
 	over, sessions := time.Duration(tunnels)*rolloutPace, p.Snapshot().Settings.DrainSessions
 	if at, ok := ctx.Deadline(); ok {
 		left := max(0, time.Until(at))
@@ -288,14 +364,9 @@ func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.
 	s.see(r, func(v *rolloutSeen) { v.at(b.Name, admin.StepDraining) })
 	s.note(ctx, b, "draining", "rollout")
 	s.letGo(b, over, sessions)
-	err = upstream.AwaitDrained(ctx, b)
-	if errors.Is(err, upstream.ErrTakenBack) {
+	if d.Drained, err = s.awaitEmpty(ctx, b); err != nil {
 		s.see(r, func(v *rolloutSeen) { v.leave(b.Name) })
-		return d, admin.ErrTakenBack
-	}
-	d.Drained = admin.Drained{
-		Pool: p.Name, Backend: b.Name, Empty: err == nil, Requests: b.Inflight(), Tunnels: b.Tunnels(),
-		Others: len(p.Snapshot().Ready), Took: time.Since(begin),
+		return d, err
 	}
 	d.Moved = max(0, tunnels-d.Tunnels)
 	return d, nil
@@ -329,6 +400,10 @@ func othersReady(p *pool, b *upstream.Backend) bool {
 // outBy gives what r has out, with mu held until done is called.
 func (s *Server) outBy(r *rollout, b *upstream.Backend) (o *outside, done func(), err error) {
 	s.rollouts.mu.Lock()
+	if !slices.Contains(s.rollouts.all, r) { // in another lb it may go on
+		s.rollouts.mu.Unlock()
+		return nil, nil, admin.ErrRolloutOver
+	}
 	o = s.rollouts.out[b.Live]
 	if o == nil || o.by != r || b.Life().Wanted != upstream.Draining {
 		s.rollouts.mu.Unlock()
@@ -337,17 +412,18 @@ func (s *Server) outBy(r *rollout, b *upstream.Backend) (o *outside, done func()
 	return o, s.rollouts.mu.Unlock, nil
 }
 
-func (s *Server) rolloutRestart(id, backend string) (before string, err error) {
-	r, p, b, err := s.step(id, backend)
-	if err != nil {
-		return "", err
-	}
-	at := processAt(b.Addr).String()
-	o, done, err := s.outBy(r, b)
+func (s *Server) rolloutRestart(ctx context.Context, id, backend string) (before string, err error) {
+	r, p, b, done, err := s.order(ctx, id, backend)
 	if err != nil {
 		return "", err
 	}
 	defer done()
+	at := processAt(b.Addr).String()
+	o, unlock, err := s.outBy(r, b)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	o.how = admin.OutRestarting
 	r.seen.at(b.Name, admin.StepRestarting)
 	s.live.News()
@@ -378,34 +454,37 @@ func (s *Server) rolloutCheck(ctx context.Context, id, backend, before string) (
 }
 
 func (s *Server) rolloutReady(ctx context.Context, id, backend string) error {
-	r, p, b, err := s.step(id, backend)
+	r, p, b, done, err := s.order(ctx, id, backend)
 	if err != nil {
 		return err
 	}
-	_, done, err := s.outBy(r, b)
+	defer done()
+	_, unlock, err := s.outBy(r, b)
 	if err != nil {
 		return err
 	}
 	delete(s.rollouts.out, b.Live)
 	r.seen.putBack(b.Name)
 	p.SetWanted(b, upstream.In)
-	done()
+	unlock()
+	s.tellBefore(b)
 	s.note(ctx, b, "put back", "rollout")
 	return nil
 }
 
 func (s *Server) rolloutBad(ctx context.Context, id, backend, why string) error {
-	r, _, b, err := s.step(id, backend)
+	r, _, b, done, err := s.order(ctx, id, backend)
 	if err != nil {
 		return err
 	}
-	o, done, err := s.outBy(r, b)
+	defer done()
+	o, unlock, err := s.outBy(r, b)
 	if err != nil {
 		return err
 	}
 	o.how, o.why = admin.OutBad, why
 	r.seen.isBad(b.Name, why)
-	done()
+	unlock()
 	s.note(ctx, b, "left out", why)
 	return nil
 }

@@ -53,7 +53,7 @@ func TestRolloutStatus(t *testing.T) {
 	}
 	through := func(addr string, checks func()) {
 		t.Helper()
-		before, err := h.rolloutRestart(r.id, addr)
+		before, err := h.rolloutRestart(within(t), r.id, addr)
 		if err != nil {
 			t.Fatal(err)
 		}

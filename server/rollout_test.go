@@ -89,7 +89,7 @@ func TestRollout(t *testing.T) {
 		}
 		r.is(map[string]string{i.addr: admin.OutDraining})
 		n := i.asked.Load()
-		before, err := r.rolloutRestart(r.id, i.addr)
+		before, err := r.rolloutRestart(within(t), r.id, i.addr)
 		if err != nil || runtime.GOOS == "linux" && before == "" {
 			t.Fatalf("%q %v", before, err)
 		}
@@ -152,7 +152,7 @@ func TestRolloutSameProcess(t *testing.T) {
 	h := start(t, pools(a.addr, b.addr)+rare)
 	r := h.holds(admin.RolloutOrder{Pool: "app"})
 	r.drains(a.addr)
-	before, err := r.rolloutRestart(r.id, a.addr)
+	before, err := r.rolloutRestart(within(t), r.id, a.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestRolloutEnds(t *testing.T) {
 	for _, i := range all[:3] {
 		r.drains(i.addr)
 	}
-	if _, err := r.rolloutRestart(r.id, addrs[1]); err != nil {
+	if _, err := r.rolloutRestart(within(t), r.id, addrs[1]); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.rolloutBad(context.Background(), r.id, addrs[2], "it is bad"); err != nil {
@@ -217,7 +217,7 @@ func TestRolloutEnds(t *testing.T) {
 	if _, err := h.TakeBack(within(t), "app", addrs[2], false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.rolloutRestart(r.id, addrs[2]); !errors.Is(err, admin.ErrNotOut) {
+	if _, err := r.rolloutRestart(within(t), r.id, addrs[2]); !errors.Is(err, admin.ErrNotOut) {
 		t.Errorf("%v", err)
 	}
 	if err := r.rolloutReady(within(t), r.id, addrs[2]); !errors.Is(err, admin.ErrNotOut) {

@@ -436,48 +436,35 @@ func (s *Server) resolve(ctx context.Context, address string) (upstream.Addr, er
 // Remove takes a backend out of its pool, and waits until it has done what it had, or ctx ends. A backend of the file stays
 // out until its entry there changes, or Add.
 func (s *Server) Remove(ctx context.Context, o admin.Leaving) (admin.Drained, error) {
-	begin := time.Now()
-	p, b, err := s.part(ctx, o)
+	b, err := s.part(ctx, o)
 	if err != nil {
 		return admin.Drained{}, err
 	}
 	s.letGo(b, overOf(ctx), 0)
-	d := admin.Drained{Pool: p.Name, Backend: b.Name}
-	select {
-	case <-b.Drained():
-		d.Empty = true
-	case <-ctx.Done():
-		select {
-		case <-b.Drained():
-			d.Empty = true
-		default:
-		}
-	}
-	d.Requests, d.Tunnels, d.Others, d.Took = b.Inflight(), b.Tunnels(), len(p.Snapshot().Ready), time.Since(begin)
-	return d, nil
+	return s.awaitEmpty(ctx, b)
 }
 
-func (s *Server) part(ctx context.Context, o admin.Leaving) (*pool, *upstream.Backend, error) {
+func (s *Server) part(ctx context.Context, o admin.Leaving) (*upstream.Backend, error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	p, b, err := s.find(o.Pool, o.Backend)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(p.Snapshot().All) == 1 && !o.Force {
-		return nil, nil, admin.Refused(fmt.Errorf("backend %s is the last one of pool %s: without it, all its requests fail; --force removes it", b.Name, p.Name))
+		return nil, admin.Refused(fmt.Errorf("backend %s is the last one of pool %s: without it, all its requests fail; --force removes it", b.Name, p.Name))
 	}
 	d := s.deviation(p.Name, b.Name)
 	d.added, d.gone, d.weight, d.percent = nil, d.file != nil, -1, 0
 	left, err := s.alter(ctx, p, d)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(left) != 1 {
-		return nil, nil, errors.New("somebody else changed the pool meanwhile") // which s.reload rules out
+		return nil, errors.New("somebody else changed the pool meanwhile") // which s.reload rules out
 	}
 	s.note(ctx, b, "removed", "told to")
-	return p, left[0], nil
+	return left[0], nil
 }
 
 // overOf is over which time the clients of a backend's tunnels are told to connect again, when it is to be empty by the

@@ -67,36 +67,51 @@ func start(t *testing.T, text string) *house {
 // startWith is start with another end of the text.
 func startWith(t *testing.T, text, rest string) *house {
 	t.Helper()
-	h := &house{t: t, text: text + rest, events: new(lines), access: new(lines), ended: make(chan struct{})}
-	var err error
-	h.Server, err = New(parse(t, h.text), Options{
-		Version: "test", Log: slog.New(slog.NewTextHandler(h.events, nil)), AccessLog: h.access,
-		Load: func() (*config.Config, error) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return config.Parse("config.toml", []byte(h.text))
-		},
-	})
+	h, err := newHouse(t, text+rest, Options{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	h.run()
+	waitFor(t, "ready", func() bool { return h.state.Load() == running })
+	return h
+}
+
+// newHouse is a Server that is yet to run.
+func newHouse(t *testing.T, text string, o Options) (h *house, err error) {
+	h = &house{t: t, text: text, events: new(lines), access: new(lines), ended: make(chan struct{})}
+	o.Version, o.Log, o.AccessLog = "test", slog.New(slog.NewTextHandler(h.events, nil)), h.access
+	o.Load = func() (*config.Config, error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return config.Parse("config.toml", []byte(h.text))
+	}
+	cfg, err := o.Load()
+	if err != nil {
+		return nil, err
+	}
+	if h.Server, err = New(cfg, o); err != nil {
+		return nil, err
 	}
 	h.checks.hurry = 100 * time.Millisecond
 	h.url = "http://" + h.Addrs()[0].String()
 	h.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: 20 * time.Second}
+	return h, nil
+}
+
+// run runs it until the test has ended.
+func (h *house) run() {
 	ctx, end := context.WithCancel(context.Background())
 	h.end = end
 	go func() {
 		h.err = h.Run(ctx)
 		close(h.ended)
 	}()
-	t.Cleanup(func() {
+	h.t.Cleanup(func() {
 		h.client.CloseIdleConnections()
 		end()
 		h.Cut()
 		<-h.ended
 	})
-	waitFor(t, "ready", func() bool { return h.state.Load() == running })
-	return h
 }
 
 // rewrite changes the file that Reload reads.

@@ -167,15 +167,17 @@ func (s *Server) flush() {
 
 // underWay counts what a stop waits for.
 func (s *Server) underWay() (requests, tunnels int64) {
-	count := func(b *upstream.Backend) {
+	for _, b := range s.busy() {
 		requests += b.Inflight()
 		tunnels += b.Tunnels()
 	}
-	for _, p := range *s.pools.Load() {
-		for _, b := range p.Snapshot().All {
-			count(b)
-		}
-	}
-	s.leaving.each(count)
 	return requests, tunnels
+}
+
+// busy are the backends that may have something to do, also those that have left their pool.
+func (s *Server) busy() (all []*upstream.Backend) {
+	for _, p := range *s.pools.Load() {
+		all = append(all, p.Snapshot().All...)
+	}
+	return s.leaving.appendTo(all)
 }

@@ -56,6 +56,8 @@ type upgrades struct {
 
 	handed chan struct{} // closed when another process is in charge
 	mover  *mover        // of clients to that; set before
+
+	start func(binary string) (*successor, error) // nil: startSuccessor. For tests
 }
 
 func newUpgrades() *upgrades {
@@ -183,8 +185,9 @@ type successor struct {
 	pid     int
 	version string
 	process *os.Process
-	news    chan news     // what it says, and at last why it says no more
-	cut     func()        // what it may have this process do, once it is in charge
+	news    chan news // what it says, and at last why it says no more
+	cut     func()    // what it may have this process do, once it is in charge
+	obey    func(*message)
 	gone    chan struct{} // closed when it says no more
 }
 
@@ -233,7 +236,11 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 	if err != nil {
 		return nil, err
 	}
-	next, err := s.startSuccessor(binary)
+	start := s.startSuccessor
+	if s.upgrades.start != nil {
+		start = s.upgrades.start
+	}
+	next, err := start(binary)
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +251,8 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 		h.Key = s.keys.text
 	}
 	p, err := next.prepare(late, &h, files)
+	s.turn.Lock() // what is told from here on has to stay true until one of the two is in charge: see inTurn
+	defer s.turn.Unlock()
 	if err == nil {
 		err = next.send("go", s.stateNow())
 	}
@@ -256,6 +265,7 @@ func (s *Server) handOver(ctx context.Context, binary string, wait, watch time.D
 	}
 
 	off := s.suspend(sockets, p)
+	s.log.Info("the new lb serves, and is watched", "pid", next.pid, "version", next.version, "for", watch)
 	if err := next.watch(ctx, watch); err != nil {
 		switch {
 		case errors.Is(err, errLeaves):
@@ -371,13 +381,19 @@ func (s *Server) startSuccessor(binary string) (*successor, error) {
 		l.close()
 		return nil, err
 	}
+	return s.newSuccessor(l, p), nil
+}
+
+// newSuccessor is p at the other end of l.
+func (s *Server) newSuccessor(l *link, p *os.Process) *successor {
 	n := &successor{link: l, pid: p.Pid, process: p, cut: s.Cut, news: make(chan news, 16), gone: make(chan struct{})}
+	n.obey = func(m *message) { s.obey(n, m) }
 	s.upgrades.mu.Lock()
 	s.upgrades.all = slices.DeleteFunc(s.upgrades.all, func(o *successor) bool { return !o.alive() })
 	s.upgrades.all = append(s.upgrades.all, n)
 	s.upgrades.mu.Unlock()
 	s.tasks.Go(n.listen)
-	return n, nil
+	return n
 }
 
 // listen takes in what the successor says.
@@ -388,8 +404,12 @@ func (n *successor) listen() {
 		m, err := n.receive()
 		if m != nil {
 			closeAll(m.fds)
-			if m.Kind == "cut" {
+			switch m.Kind {
+			case "cut":
 				n.cut()
+				continue
+			case "drain", "ready":
+				n.obey(m)
 				continue
 			}
 		}

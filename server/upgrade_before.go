@@ -34,7 +34,8 @@ type Predecessor struct {
 	back  chan struct{} // closed when it has been told that this one leaves, and takes connections again
 	gone  chan struct{} // closed when it has ended
 	once  sync.Once     // closes yours
-	left  atomic.Bool   // this process ends, and the one before goes on
+	drains
+	left atomic.Bool // this process ends, and the one before goes on
 }
 
 // Inherit is the lb before this one, nil when there is none. It waits for the sockets, which come at once.
@@ -52,12 +53,19 @@ func Inherit(getenv func(string) string) (*Predecessor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", upgradeVariable, err)
 	}
-	b := &Predecessor{link: l, taken: map[*given]*proxy.Listener{}, yours: make(chan struct{}), back: make(chan struct{}), gone: make(chan struct{})}
+	b := newPredecessor(l)
 	if err := b.greet(); err != nil {
 		b.Fail(err)
 		return nil, err
 	}
 	return b, nil
+}
+
+func newPredecessor(l *link) *Predecessor {
+	return &Predecessor{
+		link: l, taken: map[*given]*proxy.Listener{}, drains: drains{answers: make(chan away, 1)},
+		yours: make(chan struct{}), back: make(chan struct{}), gone: make(chan struct{}),
+	}
 }
 
 // greet takes the sockets.
@@ -180,6 +188,8 @@ func (b *Predecessor) listen(s *Server) {
 		case "tunnels":
 			b.adoptTunnels(s, m)
 			continue
+		case "left":
+			b.drains.answer(m)
 		case "back":
 			close(b.back)
 		case "stop":

@@ -35,6 +35,7 @@ type backendState struct {
 	Draining bool   `json:"draining,omitempty"`
 	Sessions bool   `json:"sessions,omitempty"` // it drains, and keeps its sessions
 	Ramps    bool   `json:"ramps,omitempty"`
+	Out      string `json:"out,omitempty"` // why a rollout has it out, an admin.Out...
 	Bad      *bad   `json:"bad,omitempty"` // nil: no rollout left it out
 	health.Standing
 }
@@ -57,7 +58,8 @@ func (s *Server) stateNow() *state {
 		m := s.checks.of[p.Pool]
 		s.checks.mu.Unlock()
 		for _, b := range p.Snapshot().All {
-			bs := backendState{Name: b.Name, Address: b.Addr.String(), Draining: b.Life().Wanted != upstream.In, Sessions: b.Life().Sessions, Ramps: b.Ramps(), Bad: s.rollouts.bad(b.Live)}
+			bs := backendState{Name: b.Name, Address: b.Addr.String(), Draining: b.Life().Wanted != upstream.In, Sessions: b.Life().Sessions, Ramps: b.Ramps()}
+			bs.Out, bs.Bad = s.rollouts.how(b.Live)
 			if m != nil {
 				bs.Standing = m.Standing(b)
 			}
@@ -87,6 +89,7 @@ func (s *Server) adopt(st *state) {
 				s.log.Warn("what was known of sessions is lost", "pool", p.Name, "err", err)
 			}
 		}
+		var left []*outside
 		for _, bs := range ps.Backends {
 			for _, b := range p.Snapshot().All {
 				if b.Name != bs.Name || b.Addr.String() != bs.Address {
@@ -99,13 +102,16 @@ func (s *Server) adopt(st *state) {
 				case bs.Draining:
 					p.SetWanted(b, upstream.Draining)
 				}
-				if bs.Bad != nil {
-					s.rollouts.inherit(b, bs.Bad)
+				if bs.Out != "" || bs.Bad != nil {
+					left = append(left, s.rollouts.inherit(b, bs.Out, bs.Bad))
 				}
 				if bs.Ramps {
 					p.StartRamp(b)
 				}
 			}
+		}
+		if len(left) > 0 {
+			s.tasks.Go(func() { s.awaitRollout(ps.Name, left) })
 		}
 	}
 }

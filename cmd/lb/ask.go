@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,42 +77,54 @@ func (t *target) ask(method, path string, body, answer any) error {
 	return nil
 }
 
-// open asks lb for something and gives its answer, once that is known to be a good one.
+// open asks lb for something and gives its answer, once that is known to be a good one. Who meets the end of an upgrade
+// asks again: the new lb is at the same socket.
 func (t *target) open(method, path string, body any) (*http.Response, error) {
 	socket, err := t.find()
 	if err != nil {
 		return nil, err
 	}
-	var content io.Reader = http.NoBody
+	var text []byte
 	if body != nil {
-		text, err := json.Marshal(body)
+		if text, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
+	}
+	for again := 0; ; again++ {
+		req, err := http.NewRequest(method, "http://lb"+path, bytes.NewReader(text))
 		if err != nil {
 			return nil, err
 		}
-		content = bytes.NewReader(text)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := overSocket(socket).Do(req)
+		switch {
+		case err != nil:
+			return nil, unreachable(socket, err)
+		case res.StatusCode == http.StatusOK:
+			return res, nil
+		case res.StatusCode != http.StatusServiceUnavailable || again == mostAgain:
+			return nil, refusal(res, socket, path)
+		}
+		res.Body.Close()
+		time.Sleep(100 * time.Millisecond)
 	}
-	req, err := http.NewRequest(method, "http://lb"+path, content)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := overSocket(socket).Do(req)
-	if err != nil {
-		return nil, unreachable(socket, err)
-	}
-	if res.StatusCode == http.StatusOK {
-		return res, nil
-	}
+}
+
+// mostAgain is how often a command asks again.
+const mostAgain = 10
+
+// refusal is what an answer says that is not a good one.
+func refusal(res *http.Response, socket, path string) error {
 	defer res.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	var f admin.Fault
 	if json.Unmarshal(text, &f) != nil || f.Error == "" {
-		return nil, fmt.Errorf("%s: %s: whoever is there does not know %s", socket, strings.TrimSpace(res.Status), path)
+		return fmt.Errorf("%s: %s: whoever is there does not know %s", socket, strings.TrimSpace(res.Status), path)
 	}
 	if res.StatusCode == http.StatusNotFound {
-		return nil, coded(exitUnknown, errors.New(f.Error))
+		return coded(exitUnknown, errors.New(f.Error))
 	}
-	return nil, errors.New(f.Error)
+	return errors.New(f.Error)
 }
 
 // unreachable says why nobody was found at a socket.
