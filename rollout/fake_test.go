@@ -216,6 +216,7 @@ type play struct {
 	ctx     context.Context
 	on      map[string]func() // by "event name": what happens then
 	events  []string
+	waits   []Event
 }
 
 func playOf(n int) *play {
@@ -244,7 +245,11 @@ func (p *play) run(t *testing.T) Result {
 	}
 	return Run(p.ctx, plan, World{LB: p, Command: p.command, Stop: p.stop, Report: func(e Event) {
 		text := strings.TrimSpace(e.Event + " " + e.Name)
-		if e.Event != Waiting && e.Event != Output {
+		switch e.Event {
+		case Output:
+		case Waiting:
+			p.waits = append(p.waits, e)
+		default:
 			p.events = append(p.events, text)
 		}
 		if f := p.on[text]; f != nil {

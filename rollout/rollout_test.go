@@ -263,6 +263,55 @@ func TestOthersAway(t *testing.T) {
 			}
 		})
 	})
+	t.Run("and so is the one whose turn it is", func(t *testing.T) { // to restart it costs nothing
+		synctest.Test(t, func(t *testing.T) {
+			p := playOf(4)
+			p.on["back "+a] = func() {
+				p.set(1, func(b *fakeBackend) { b.State = admin.Ejected })
+				down(p, 2)
+			}
+			if res := p.run(t); res.Ending != Finished || slices.Contains(p.events, "paused "+b) || slices.Contains(p.events, "paused "+c) {
+				t.Errorf("%+v %v", res, p.events)
+			}
+		})
+	})
+	t.Run("told so by somebody else", func(t *testing.T) { // which --force puts up with
+		synctest.Test(t, func(t *testing.T) {
+			p := playOf(3)
+			p.opt.Force = true
+			p.backends[2].State, p.backends[2].Out = admin.Draining, admin.OutOther
+			if res := p.run(t); res.Ending != Finished || !slices.Equal(res.Done, []string{a, b}) || slices.Contains(p.calls, "drain "+c) {
+				t.Errorf("%+v %v", res, p.calls)
+			}
+		})
+	})
+	t.Run("for a moment", func(t *testing.T) { // it is looked at more often in the first second
+		took := func(away time.Duration) (d time.Duration) {
+			synctest.Test(t, func(t *testing.T) {
+				p := playOf(3)
+				if away > 0 {
+					p.on["warm "+a] = func() {
+						down(p, 2)
+						after(away, func() { up(p, 2) })()
+					}
+				}
+				res := p.run(t)
+				if res.Ending != Finished {
+					t.Errorf("%+v", res)
+				}
+				d = res.Took
+			})
+			return d
+		}
+		base := took(0)
+		for away, want := range map[time.Duration]time.Duration{
+			250 * time.Millisecond: 300 * time.Millisecond, 950 * time.Millisecond: time.Second, 1100 * time.Millisecond: 1500 * time.Millisecond,
+		} {
+			if got := took(away) - base; got != want {
+				t.Errorf("away for %v: the rollout took %v more, want %v", away, got, want)
+			}
+		}
+	})
 	t.Run("the last", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := playOf(2)
@@ -326,6 +375,27 @@ func TestReloads(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWaitIsTold: while one drains, people are told how much there is left.
+func TestWaitIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := playOf(2)
+		p.backends[0].Inflight, p.backends[0].Tunnels, p.backends[0].busy = 3, 2, 10*time.Second
+		p.run(t)
+		n := 0
+		for _, e := range p.waits {
+			if e.Name == a {
+				n++
+				if e.Requests != 3 || e.Tunnels != 2 {
+					t.Errorf("%+v", e)
+				}
+			}
+		}
+		if n < 9 {
+			t.Errorf("told %d times in 10 s", n)
+		}
+	})
 }
 
 func TestLeftovers(t *testing.T) {

@@ -107,8 +107,11 @@ func (r *run) putBack(ctx context.Context, t Target) error {
 	return nil
 }
 
-// drainOnce drains until the backend is empty or has had its time; room is false when another one went away before.
+// drainOnce drains until the backend is empty or has had its time; room is false when another one went away before. That is
+// nothing to one that got no requests anyway.
 func (r *run) drainOnce(ctx context.Context, t Target) (d admin.RolloutDrained, room bool, err error) {
+	v, viewErr := r.view(ctx)
+	asked := viewErr != nil || slices.ContainsFunc(v.Backends, func(b admin.RolloutBackend) bool { return b.Name == t.Name && costs(&v, &b) })
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -140,7 +143,7 @@ func (r *run) drainOnce(ctx context.Context, t Target) (d admin.RolloutDrained, 
 			if viewErr != nil {
 				continue // the drain fails, too
 			}
-			if away := r.away(&v); len(away) > 0 && len(r.others(t.Name))+1+len(away) > r.plan.AtOnce {
+			if away := r.away(&v); asked && len(away) > 0 && len(r.others(t.Name))+1+len(away) > r.plan.AtOnce {
 				return giveUp(false)
 			}
 			if i := slices.IndexFunc(v.Backends, named(t.Name)); i >= 0 {
@@ -180,6 +183,17 @@ func (r *run) away(v *admin.RolloutView) (list []string) {
 	return list
 }
 
+// onlyReady reports whether nobody but the named backend is ready, if that is.
+func onlyReady(v *admin.RolloutView, name string) bool {
+	return !slices.ContainsFunc(v.Backends, func(b admin.RolloutBackend) bool { return b.Name != name && b.State == admin.Ready })
+}
+
+// costs reports whether b gets requests that others would have to take. When nobody is ready, they go to whoever is not known
+// to be down.
+func costs(v *admin.RolloutView, b *admin.RolloutBackend) bool {
+	return b.State == admin.Ready || b.State != admin.Down && onlyReady(v, b.Name)
+}
+
 // awaitRoom waits until one more may be taken out. Others may be away for a moment, such as one that was ejected.
 func (r *run) awaitRoom(ctx context.Context, t Target) error {
 	begin, paused := time.Now(), false
@@ -196,10 +210,8 @@ func (r *run) awaitRoom(ctx context.Context, t Target) error {
 			return fmt.Errorf("%s: a reload moved it from %s to %s", t.Name, t.Address, v.Backends[i].Address)
 		}
 		away := r.away(&v)
-		last := !slices.ContainsFunc(v.Backends, func(b admin.RolloutBackend) bool { return b.Name != t.Name && b.State == admin.Ready })
-		// When nobody is ready, requests go to whoever is not known to be down.
-		costs := v.Backends[i].State == admin.Ready || last && v.Backends[i].State != admin.Down
-		if !costs || !last && len(away)+len(r.others(t.Name))+1 <= r.plan.AtOnce {
+		last := onlyReady(&v, t.Name)
+		if !costs(&v, &v.Backends[i]) || !last && len(away)+len(r.others(t.Name))+1 <= r.plan.AtOnce {
 			if paused {
 				r.report(Event{Event: Resumed, Target: t, Took: time.Since(begin)})
 			}
