@@ -284,6 +284,18 @@ func TestHandshakeCodings(t *testing.T) {
 	}
 }
 
+// What is not what it says it is encoded as ends the reading at once.
+func TestHandshakeGarbage(t *testing.T) {
+	for _, encoding := range []string{"gzip", "deflate"} {
+		var h handshake
+		h.begin([]byte(encoding))
+		if sid := h.feed([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), false); sid != nil || h.reading {
+			t.Errorf("%s: found %q, reads on: %t", encoding, sid, h.reading)
+		}
+		h.end()
+	}
+}
+
 // An answer that never says what we look for ends the reading after maxAnswer bytes, whatever it is decoded to.
 func TestHandshakeBounds(t *testing.T) {
 	zeros := []byte(`0{"x":"` + strings.Repeat("0", 1<<20))

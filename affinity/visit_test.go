@@ -33,8 +33,9 @@ func TestCookieAffinity(t *testing.T) {
 	ask{cookies: []string{"lb=" + strings.Repeat("A", tokenLen)}, other: "c"}.of(t, a).want(t, "c cookie miss", true)
 	ask{cookies: []string{"lb=" + first.value(t)[:21] + "!"}, other: "c"}.of(t, a).want(t, "c cookie miss", true)
 	// A gateway's error is no place to stay.
-	ask{other: "a", status: 503}.of(t, a).want(t, "a cookie new", false)
-	ask{other: "a", status: 500}.of(t, a).want(t, "a cookie new", true)
+	for status, stays := range map[int]bool{500: true, 501: true, 502: false, 503: false, 504: false, 505: true} {
+		ask{other: "a", status: status}.of(t, a).want(t, "a cookie new", stays)
+	}
 	// Full, or an attempt there failed: next time again.
 	ask{cookies: []string{mine}, other: "a", always: true}.of(t, a).want(t, "a cookie strayed", false)
 
@@ -180,6 +181,24 @@ func TestAppCookie(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask{now: 500 * sec, cookies: []string{"session=s%3Aabc.def"}, other: "c"}.of(t, a2).want(t, "c app_cookie miss", false)
+}
+
+// TestTTLChanges: what is remembered counts by the time that a reload says, also where the memory stays as it is.
+func TestTTLChanges(t *testing.T) {
+	o := Options{Kind: AppCookie, AppCookie: "sid", TTL: time.Minute}
+	mine := []string{"sid=mine"}
+	for ttl, want := range map[time.Duration]string{89 * time.Second: "c app_cookie miss", 91 * time.Second: "b app_cookie hit"} {
+		p := newPool("a b c")
+		a := newAffinity(t, p, o)
+		ask{now: 1000 * sec, other: "b", set: []string{"sid=mine"}}.of(t, a).want(t, "b app_cookie new", false)
+		next := o
+		next.TTL = ttl
+		a, err := New(p, 2, 1001*sec, next, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask{now: 1090 * sec, cookies: mine, other: "c"}.of(t, a).want(t, want, false)
+	}
 }
 
 func TestSocketIO(t *testing.T) {

@@ -415,6 +415,28 @@ func TestSpared(t *testing.T) {
 	})
 }
 
+// TestRefusesWhileEjected: whoever is found dead while it is out for its failures does not come back by time alone.
+func TestRefusesWhileEjected(t *testing.T) {
+	play(t, "a B C", Check{Kind: Off}, Passive{}, func(l *lab) {
+		for range 5 {
+			l.request("a", upstream.FaultReset)
+		}
+		l.wantEvents("0s a ejected for 5s")
+		l.set("a", errRefused)
+		for range 2 { // two requests that were on their way there
+			l.m.Fault(l.backend("a"), upstream.Outcome{Now: l.now(), Fault: upstream.FaultRefused})
+		}
+		if s := l.backend("a").Life(); !s.Dead {
+			t.Errorf("%+v", s)
+		}
+		l.at(20 * sec)
+		l.wantReady("B C")
+		l.set("a", nil)
+		l.at(40 * sec)
+		l.wantReady("a B C")
+	})
+}
+
 // TestDeadOnesAreNoSuspects: an instance that stays away is no reason to send requests to another that fails them, but the
 // last one alive is used on whatever it does.
 func TestDeadOnesAreNoSuspects(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 // TestHungUp: who closes kept connections is asked at once whether it listens, not more often than ten times a second,
@@ -83,6 +84,19 @@ func TestHungUp(t *testing.T) {
 		hangUp(l, "a", 1, 1)
 		hangUp(l, "a", 1, 0)
 	})
+}
+
+// TestKnockByDefault: a Monitor that is not told how asks with a connection of its own.
+func TestKnockByDefault(t *testing.T) {
+	p := upstream.NewPool("app", 1, []upstream.Spec{{Name: "a", Addr: closedPort(t), Weight: 1}, {Name: "b", Addr: closedPort(t), Weight: 1}}, nil,
+		upstreamtest.BuildInOrder)
+	events := make(chan Event, 10)
+	m := New(p, Check{Kind: Off}, Passive{}, Options{OnEvent: func(e Event) { events <- e }})
+	defer m.Close()
+	p.Snapshot().All[0].HungUp()
+	if e := <-events; e.What != Ejected || e.Backend != "a" || e.Why != "connection refused" {
+		t.Errorf("%+v", e)
+	}
 }
 
 // TestKnock: with real sockets.

@@ -112,7 +112,7 @@ func describeResponse(r *Response, n int, err error) string {
 	}
 	s := fmt.Sprintf("ok %d %d %q 1.%d len=%d fields=%d%s", n, r.Status, r.Reason, r.Minor, r.Length, len(r.Fields),
 		flags("keep", r.KeepAlive, "upgrade", r.Upgrade, "nominated", r.Nominated))
-	if r.KeepAliveTimeout > 0 {
+	if r.KeepAliveTimeout != 0 {
 		s += fmt.Sprint(" timeout=", r.KeepAliveTimeout)
 	}
 	return s
