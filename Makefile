@@ -26,7 +26,7 @@ test: ## vet and every test, the event loops' portable version too; about two mi
 	go test $(RACE) -shuffle=on $(TESTFLAGS) ./...
 	go test $(RACE) -shuffle=on $(TESTFLAGS) -tags lb_portable ./loop ./proxy
 ifneq ($(RACE),) # which allocates, and takes its time: what counts memory, or simulates a fleet, is skipped under it
-	go test -shuffle=on $(TESTFLAGS) ./strategy
+	go test -shuffle=on $(TESTFLAGS) -timeout 20m ./strategy/...
 	go test -shuffle=on $(TESTFLAGS) -run 'Alloc|Memory' ./affinity ./loop ./proxy
 endif
 
