@@ -102,6 +102,7 @@ type ref struct {
 	name  string
 	place atomic.Pointer[place] // nil: not in the pool, or not that process any more
 	bound atomic.Int64          // about how many sessions in use tables have of it: see Sweep
+	seen  atomic.Int64          // ns, about when a client last brought lb's cookie of it, or got one
 
 	// Guarded by memory.mu. Of a ref that was read from a saved state, live is nil until the backend is met.
 	live *upstream.Live
@@ -227,6 +228,9 @@ func (a *Affinity) rebuild(now int64) *view {
 		if r == nil {
 			r = &ref{name: b.Name}
 			m.refs[b.Name] = r
+			if r.seen.Store(now); a.view.Load() != nil {
+				r.seen.Store(now - int64(inUse)) // it joins, or is another process: nobody has a session with it
+			}
 		}
 		r.live, r.era = b.Live, era
 		b.CountSessions(&r.bound)
@@ -296,8 +300,20 @@ func (a *Affinity) Kind() Kind { return a.opt.Kind }
 // SocketIO is that of the Options.
 func (a *Affinity) SocketIO() bool { return a.sids != nil }
 
-// Counted reports whether Sessions knows all that is bound to a backend. Of lb's own cookies, clients alone know.
-func (a *Affinity) Counted() bool { return a.opt.Kind != Cookie }
+// Quiet reports whether no session of the backend of that name is in use: none that is remembered, as of the last Sweep, and
+// nobody has come with lb's cookie of it for as long as a session counts as in use. Of those clients only that much is known, and
+// when lb has just begun not even that.
+func (a *Affinity) Quiet(backend string, now int64) bool {
+	r := a.view.Load().refs[backend]
+	return r == nil || r.bound.Load() <= 0 && (a.opt.Kind != Cookie || now-r.seen.Load() >= int64(inUse))
+}
+
+// see notes that a client of r's is there. The time is rounded as in touch.
+func (r *ref) see(now int64) {
+	if now-r.seen.Load() > int64(inUse)/16 {
+		r.seen.Store(now)
+	}
+}
 
 // refOf is the ref of a backend that a request was sent to, nil when it has left the pool meanwhile.
 func (a *Affinity) refOf(b *upstream.Backend, now int64) *ref {

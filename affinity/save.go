@@ -105,6 +105,7 @@ func (a *Affinity) Load(state []byte, now int64) error {
 	for i, name := range names {
 		if refs[i] = m.refs[name]; refs[i] == nil {
 			refs[i] = &ref{name: name}
+			refs[i].seen.Store(now)
 			m.refs[name] = refs[i]
 		}
 	}

@@ -147,6 +147,7 @@ func (v *Visit) ownCookie(w *view, r *Request) {
 			v.asked = true
 			if s := w.tokens.find(value); s != nil {
 				v.by, v.ref, v.current = ByCookie, s.ref, s.current
+				s.ref.see(r.Now)
 				v.want, v.only = able(s.ref)
 				return
 			}
@@ -257,6 +258,7 @@ func (v *Visit) Answer(dst []byte, ans *Answer) []byte {
 			break // it takes nothing new, or not any more: this was one of the last
 		}
 		if t := a.view.Load().tokens.set[v.server.name]; t != nil {
+			v.server.see(v.now)
 			return a.fields.append(dst, t[:], ans.TLS)
 		}
 	case AppCookie:

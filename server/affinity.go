@@ -251,11 +251,8 @@ func (s *Server) lost(b *upstream.Backend, k *keeping) bool {
 	if p == nil || p.affinity == nil || life.Probed == upstream.Down || life.Dead || time.Since(k.begin) >= k.limit {
 		return true
 	}
-	if !p.affinity.Counted() {
-		return false
-	}
 	p.affinity.Sweep(loop.Clock())
-	return p.affinity.Sessions(b.Name) == 0 && (b.Inflight() == 0 || time.Since(k.begin) >= begun)
+	return p.affinity.Quiet(b.Name, loop.Clock()) && (b.Inflight() == 0 || time.Since(k.begin) >= begun)
 }
 
 // stateFile is where the sessions of a pool are kept while lb is restarted.

@@ -185,12 +185,45 @@ func TestDrainWaitsForSessions(t *testing.T) {
 	}
 }
 
+// TestDrainOfOneWithoutClients drains an instance that has joined, and so has nobody's session before somebody comes.
+func TestDrainOfOneWithoutClients(t *testing.T) {
+	a, b := newInstance(t, "a", nil), newInstance(t, "b", nil)
+	text := kept + "\n[pool.app.affinity]\nkind = \"cookie\"\ndrain = \"1h\"\n"
+	h := start(t, pools(a.addr)+text)
+	h.reloadTo(pools(a.addr, b.addr) + text)
+	h.awaitState(b.addr, admin.Ready)
+	if d, err := h.Drain(within(t), "app", b.addr); err != nil || !d.Empty || d.Took > 10*time.Second { // of 15 s that it could wait
+		t.Errorf("%+v %v", d, err)
+	}
+	if _, err := h.TakeBack(within(t), "app", b.addr, true); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a client of it", func() bool { where, _ := h.visit(""); return where == "b" })
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.Drain(ctx, "app", b.addr)
+	}()
+	h.awaitState(b.addr, admin.Draining)
+	for range 3 { // looks at whether it still has any
+		waitFor(t, "a look", func() bool { return h.backend("app", b.addr).Life().Sessions })
+		time.Sleep(look)
+	}
+	cancel()
+	<-ended
+	if !h.backend("app", b.addr).Life().Sessions {
+		t.Error("it does not keep the client it has")
+	}
+}
+
 // A drain goes by its own patience, and not by that of one before it, which was called off a moment ago: with that, it
 // would never end.
 func TestDrainAgainWithSessions(t *testing.T) {
 	a, b := newInstance(t, "a", nil), newInstance(t, "b", nil)
 	h := start(t, pools(a.addr, b.addr)+kept+"\n[pool.app.affinity]\nkind = \"cookie\"\ndrain = \"1h\"\n")
 	for round := range 3 { // of which each would meet what the one before began
+		waitFor(t, "a client of it", func() bool { where, _ := h.visit(""); return where == "a" })
 		patient, cancel := context.WithTimeout(context.Background(), time.Hour)
 		first := make(chan error, 1)
 		go func() {
