@@ -237,7 +237,7 @@ func isAttribute(s string) bool {
 
 func isDomain(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; c != '-' && c != '.' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+		if c := s[i]; c != '-' && c != '_' && c != '.' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
 			return false
 		}
 	}

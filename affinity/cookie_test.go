@@ -86,6 +86,9 @@ func TestCookieFields(t *testing.T) {
 		{CookieOptions{Keys: k, Name: "lb"}, "Set-Cookie: lb=V; Path=/; HttpOnly; SameSite=Lax\r\n", "Set-Cookie: lb=V; Path=/; HttpOnly; SameSite=Lax; Secure\r\n"},
 		{CookieOptions{Keys: k, Name: "lb", Path: "/app", Domain: "example.com", MaxAge: 90 * time.Minute, Secure: SecureNever, SameSite: SameSiteStrict},
 			"Set-Cookie: lb=V; Path=/app; Domain=example.com; Max-Age=5400; HttpOnly; SameSite=Strict\r\n", ""},
+		{CookieOptions{Keys: k, Name: "lb", Domain: "my_box.example.com"}, // as the configuration takes it
+			"Set-Cookie: lb=V; Path=/; Domain=my_box.example.com; HttpOnly; SameSite=Lax\r\n",
+			"Set-Cookie: lb=V; Path=/; Domain=my_box.example.com; HttpOnly; SameSite=Lax; Secure\r\n"},
 		{CookieOptions{Keys: k, Name: "__Host-lb", Secure: SecureAlways, SameSite: SameSiteNone},
 			"Set-Cookie: __Host-lb=V; Path=/; HttpOnly; SameSite=None; Secure\r\n", ""},
 	} {

@@ -131,10 +131,24 @@ func (r *reader) sameCookie(path string, c *Config, p *Pool) {
 		if o == p {
 			return
 		}
-		if b := &o.Affinity; a.Name != "" && b.Kind == "cookie" && b.Name == a.Name && b.Path == a.Path && b.Domain == a.Domain {
-			r.fault(path+".name", "pool %s has a cookie of that name, too, and each would replace the other's: give one of them another name, or leave both out", o.Name)
+		if b := &o.Affinity; b.Kind == "cookie" && o.cookieName() == p.cookieName() && b.Path == a.Path && b.Domain == a.Domain {
+			at := path + ".name"
+			if a.Name == "" { // it is the other one's that is written down
+				at = joinKey("pool", o.Name) + ".affinity.name"
+				o = p
+			}
+			r.fault(at, "pool %s has a cookie of that name, too, and each would replace the other's: give one of them another name, or leave both out", o.Name)
+			return
 		}
 	}
+}
+
+// cookieName is the name of the cookie that lb sets for the pool.
+func (p *Pool) cookieName() string {
+	if p.Affinity.Name != "" {
+		return p.Affinity.Name
+	}
+	return "lb_" + p.Name
 }
 
 func checkCookieName(s string) error {

@@ -223,9 +223,7 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 	case kindUser:
 		err = checkUser(s)
 	case kindCommand:
-		if len(s) > 4096 {
-			err = fmt.Errorf("the command has %d bytes, 4096 is the most: write a script, and its path here", len(s))
-		}
+		err = CheckCommand(s)
 	case kindAmount:
 		_, _, err = ParseAmount(s)
 	case kindText:

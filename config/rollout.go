@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,4 +50,37 @@ func ParseAmount(s string) (n, percent int, err error) {
 		return 0, v, nil
 	}
 	return v, 0, nil
+}
+
+// inCommand are the words that a command has filled in, and commandGuesses what people try for them.
+var (
+	inCommand      = []string{"port", "host", "address", "name", "index", "pool"}
+	commandGuesses = map[string]string{"backend": "name", "instance": "name", "addr": "address", "ip": "host", "id": "index", "i": "index"}
+)
+
+var braced = regexp.MustCompile(`\$?\{[A-Za-z_]+\}`)
+
+// CheckCommand finds what was probably meant to be a word that is filled in, such as {prt}. Other words in braces, and those
+// behind a dollar sign, are the shell's.
+func CheckCommand(line string) error {
+	if len(line) > 4096 {
+		return fmt.Errorf("the command has %d bytes, 4096 is the most: write a script, and its path here", len(line))
+	}
+	for _, found := range braced.FindAllString(line, -1) {
+		word, shell := strings.Trim(found, "{}"), found[0] == '$'
+		if shell || slices.Contains(inCommand, word) {
+			continue
+		}
+		lower := strings.ToLower(word)
+		guess := commandGuesses[lower]
+		for _, w := range inCommand {
+			if distance(lower, w) <= 1 {
+				guess = w
+			}
+		}
+		if guess != "" {
+			return fmt.Errorf("%s is not filled in: did you mean {%s}?", found, guess)
+		}
+	}
+	return nil
 }

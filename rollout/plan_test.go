@@ -231,7 +231,6 @@ func TestExpand(t *testing.T) {
 		{"echo ${port} {a,b} {} { {x {port}", web, "echo ${port} {a,b} {} { {x 3002", ""},
 		{"awk '{print $1}' {port}", web, "awk '{print $1}' 3002", ""},
 		{"f() { kill {port}; }", web, "f() { kill 3002; }", ""},
-		{"restart {backend}", web, "", "{backend}: did you mean {name}?"},
 		{"restart {port}", unix, "", "{port}: unix:/run/a b.sock has none, it is a unix socket"},
 		{"restart {name}", unix, "", "{name} would put"},
 		{"no words", unix, "no words", ""},

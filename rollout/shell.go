@@ -19,13 +19,11 @@ import (
 // naming is what tells a command which instance it is for.
 var naming = []string{"{port}", "{address}", "{name}", "{index}", "LB_PORT", "LB_ADDRESS", "LB_BACKEND", "LB_INDEX"}
 
-// guesses are words that people try for those that there are.
-var guesses = map[string]string{"{backend}": "{name}", "{instance}": "{name}", "{addr}": "{address}", "{ip}": "{host}", "{id}": "{index}", "{i}": "{index}", "{PORT}": "{port}"}
-
 // plain is what the shell takes as it is.
 var plain = regexp.MustCompile(`^[A-Za-z0-9_.,:@%+=/\[\]-]*$`)
 
-// Expand fills in what a command says of its instance. Shell variables such as ${port} are left alone.
+// Expand fills in what a command says of its instance. Shell variables such as ${port} and other words in braces are left
+// alone: what looks like a slip is config.CheckCommand's to find.
 func Expand(command string, t Target) (string, error) {
 	values := map[string]string{
 		"{port}": t.Port, "{host}": t.Host, "{address}": t.Address, "{name}": t.Name, "{index}": strconv.Itoa(t.Index), "{pool}": t.Pool,
@@ -44,14 +42,11 @@ func Expand(command string, t Target) (string, error) {
 		word := rest[i : i+j+1]
 		b.WriteString(rest[:i])
 		value, known := values[word]
-		guess := guesses[word]
 		switch {
-		case i > 0 && rest[i-1] == '$', !known && guess == "":
+		case i > 0 && rest[i-1] == '$', !known:
 			b.WriteByte('{') // the shell's; and there may be another in it
 			rest = rest[i+1:]
 			continue
-		case !known:
-			return "", fmt.Errorf("%s: did you mean %s?", word, guess)
 		case value == "" && word != "{pool}":
 			return "", fmt.Errorf("%s: %s has none, it is a unix socket", word, t.Name)
 		case !plain.MatchString(value):

@@ -105,6 +105,9 @@ func (f *rolloutFlags) options(c *cobra.Command, file *config.Rollout) (o rollou
 			o.Warmup = -1
 		}
 	})
+	if err := config.CheckCommand(o.Exec); err != nil {
+		return o, misused("--exec: %v", err)
+	}
 	if o.AtOnce.N, o.AtOnce.Percent, err = config.ParseAmount(most); err != nil {
 		return o, misused("--max-unavailable: %v", err)
 	}

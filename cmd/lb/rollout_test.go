@@ -129,7 +129,7 @@ stopped after \d\.\ds: 0 of 2 restarted, one is bad and out of use
 		"--wait=-1s": "--wait -1s: it is 0s to 24h", "--timeout=0s": "--timeout 0s: it is 1ms to 24h", "--start-timeout=25h": "--start-timeout 25h0m0s: .*",
 		"--watch=500ms": "--watch 500ms: it is 1s to 24h", "--watch=5s": "--watch is for --canary, as in --canary 1 --watch 5s",
 		"--max-unavailable=0": "--max-unavailable: 0 is too little: .*", "--max-unavailable=x": `--max-unavailable: "x" is neither .*`,
-		"--canary=-1": "--canary -1: it is 0 to 1000", "--canary-errors=101": "--canary-errors 101: .*", "--exec=kill {backend}": `the command of one: \{backend\}: did you mean \{name\}\?`,
+		"--canary=-1": "--canary -1: it is 0 to 1000", "--canary-errors=101": "--canary-errors 101: .*", "--exec=kill {backend}": `--exec: \{backend\} is not filled in: did you mean \{name\}\?`,
 		"--warmup=-1s": "--warmup -1s: .*",
 	} {
 		do(64, "", "lb: "+words+"\n", "app", "--config", path, flag)
