@@ -291,15 +291,15 @@ func (a *adaptive) Done(b *upstream.Backend, l upstream.Lease, o upstream.Outcom
 		a.prof[i].passed(min(l.Start(), o.Now-a.old()))
 	}
 	if l.Active() && o.Fault != upstream.FaultClient {
-		a.prof[i].answers[n].Add(1)
+		a.prof[i].at[n].answers.Add(1)
 	}
 	est := a.est[i]
 	switch {
 	case o.Fault.Blames():
 		est.failed(l, o, a.fleet)
 	case o.Fault == upstream.FaultNone && o.Latency > 0:
-		if x, ok := est.answered(l, o, a.fleet); ok && a.lim.limit.Load() > 0 {
-			a.lim.answer(l, o.Now, x, math.Log(est.slow.get()))
+		if est.answered(l, o, a.fleet) && a.lim.limit.Load() > 0 {
+			a.lim.answer(l, o.Now, math.Log(pace(l, o)), math.Log(est.slow.get()))
 		}
 	}
 }
@@ -315,5 +315,5 @@ func (a *adaptive) level(i int, n int64) int {
 // old is how old, in ns, a request must be that others have overtaken to count no more: then it is not one of those whose
 // waits are short, which a backend does several of at a time.
 func (a *adaptive) old() int64 {
-	return int64(max(oldLeast, oldTimes*math.Exp(a.fleet.pace.get())))
+	return int64(max(oldLeast, oldTimes*a.fleet.takes.get()))
 }

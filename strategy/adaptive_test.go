@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -77,7 +78,7 @@ func TestProfile(t *testing.T) {
 	p.spend(3000, 2)
 	p.spend(2500, 7) // another loop, whose round began earlier
 	p.spend(4000, 1)
-	p.answers[2].Add(3)
+	p.at[2].answers.Add(3)
 	p.fold()
 	if p.time[2] != 2000 || p.time[7] != 0 || p.time[1] != 1000 || p.count[2] != 3 {
 		t.Errorf("%v %v", p.time, p.count)
@@ -358,6 +359,50 @@ func TestSilentBackend(t *testing.T) {
 		v := a.view(1e9+c.after, 1)
 		if got := max(0, a.room(0, a.ready[0].Load(), &v)); got != c.room {
 			t.Errorf("after %d ns there is room for %d, want %d", c.after, got, c.room)
+		}
+	}
+}
+
+// TestBatch: answers that have come fast for a while are booked eight at a time, others at once, with the same sums.
+func TestBatch(t *testing.T) {
+	const most = batchMost
+	for _, c := range []struct {
+		name            string
+		fast, late      int
+		apart           int64 // ns, of the fast
+		booked, pending float64
+	}{
+		{"rare", 0, 3, 0, 3, 0},
+		{"just not fast", 3 * most, 0, batchTime, 3 * most, 0},
+		{"not fast for long", most, 0, batchTime - 1, most, 0},
+		{"fast, less than a batch", 2*most - 1, 0, 1e3, most, most - 1},
+		{"fast, a batch", 2 * most, 0, 1e3, 2 * most, 0},
+		{"fast, and then a late one", 2*most - 3, 1, 1e3, 2*most - 2, 0},
+	} {
+		p, strategy := held(1, 0, 1)
+		est, fleet := (*strategy).est[0], (*strategy).fleet
+		now, sum := int64(1e12), 0.
+		var s upstream.Selection
+		for i := range c.fast + c.late {
+			if now += c.apart; i >= c.fast {
+				now += 10 * batchTime
+			}
+			s.Reset(now, 0)
+			l, err := p.Acquire(&s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := int64(i+1) * 1e6
+			l.Done(upstream.Outcome{Now: now, Latency: took, Status: 200})
+			if i < int(c.booked) {
+				sum += math.Log(float64(took) + floor)
+			}
+		}
+		if n := est.batches[0].n; n != c.pending {
+			t.Errorf("%s: %v are not booked, want %v", c.name, n, c.pending)
+		}
+		if math.Abs(est.w-c.booked) > .1 || math.Abs(est.x-sum) > .01*sum || math.Abs(fleet.w-c.booked) > .1 {
+			t.Errorf("%s: sums of weight %v and %v, %v; want %v and %v", c.name, est.w, fleet.w, est.x, c.booked, sum)
 		}
 	}
 }

@@ -22,14 +22,19 @@ const (
 	backoffMax  = 2e9
 	joined      = 64 // good answers after which a backend has joined
 
+	batchMost = 8   // answers
+	batchTime = 1e6 // ns between answers that come fast
+
 	// floor is added to latencies: differences of less are the machine's noise, or how warm a process is, not its speed.
 	// Node was seen to answer in .6 ms where it got 500 requests a second, and in 2.5 ms where it got 30.
 	floor = .5e6
 )
 
 // estimate is what ewma knows of one backend. What Pick reads is atomic; the sums behind it are under a lock that is only
-// tried, since a sample that is dropped while another loop adds one is no loss. Figures are published when they change by
-// more than 1 %, far less than they are sure of: loops then read them from their own caches.
+// tried, since samples that are dropped while another loop adds some are no loss. Figures are published when they change by
+// more than 1 %, far less than they are sure of: loops then read them from their own caches. For the same reason, and since
+// a logarithm, an exponential and two locks are much for a request, answers to a loop that come fast for long are booked a
+// batch at a time.
 type estimate struct {
 	slow   float // geometric mean of latency / place in line + floor, over the fleet's
 	excess float // error rate above the fleet's and what chance explains
@@ -42,6 +47,8 @@ type estimate struct {
 
 	build uint64 // last build of the strategy that it was in; guarded by the pool's lock
 
+	batches []batch // by loop
+
 	_    [64]byte
 	mu   sync.Mutex
 	w, x float64 // weight and weighted sum of log(latency / place in line + floor)
@@ -52,12 +59,26 @@ type estimate struct {
 	_    [64]byte
 }
 
+// batch is the good answers that one loop has had from one backend and has not booked: at most batchMost, and none as long
+// as they come further apart than batchTime.
+type batch struct {
+	n      float64 // answers
+	speeds float64 // those of them that say something about speed, of which the rest is
+	x      float64 // product of latency / place in line + floor: one logarithm for all
+	pace   float64 // the same without floor
+	gap    float64 // sum
+	last   int64   // ns, of the latest answer
+	fast   int64   // answers in a row that came fast
+	_      [8]byte
+}
+
 // fleet is the mean of the pool, and what its backends have in common.
 type fleet struct {
 	next   atomic.Int64 // when estimates are refreshed
 	gap    float        // mean time between answers of a busy average backend, 0 unknown
 	mean   float        // of log(latency / place in line + floor)
 	pace   float        // the same without floor, for adaptive's guard
+	takes  float        // exp(pace), ns
 	known  atomic.Bool  // mean has fleetEnough samples
 	fail   float        // error rate
 	builds uint64       // of the strategy; guarded by the pool's lock
@@ -74,8 +95,11 @@ type fleet struct {
 	_    [64]byte
 }
 
-func newEstimate() *estimate {
-	e := new(estimate)
+func newEstimate(loops int) *estimate {
+	e := &estimate{batches: make([]batch, loops)}
+	for i := range e.batches {
+		e.batches[i].empty()
+	}
 	e.slow.set(1)
 	e.good.Store(joined)
 	return e
@@ -127,8 +151,13 @@ func (e *estimate) progress(now, start int64) {
 	}
 }
 
-// answered books a good answer. It returns log(latency / place in line), the pace, and whether that says something about speed.
-func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) (pace float64, speed bool) {
+// pace is what a request took, in ns, by its place in line.
+func pace(l upstream.Lease, o upstream.Outcome) float64 {
+	return float64(o.Latency) / float64(l.Ahead()+1)
+}
+
+// answered books a good answer. It reports whether that says something about speed.
+func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) (speed bool) {
 	start := l.Start()
 	first := start + o.Latency
 	gap := float64(max(0, first-max(start, e.last.Load()))) / e.slow.get()
@@ -136,29 +165,50 @@ func (e *estimate) answered(l upstream.Lease, o upstream.Outcome, f *fleet) (pac
 	if g := e.good.Load(); g < joined {
 		e.good.Store(g + 1)
 	}
-	one := float64(o.Latency) / float64(l.Ahead()+1)
-	pace = math.Log(one)
-	x := math.Log(one + floor)
 	speed = !l.Parked() // a long poll says nothing about it
 
+	b := &e.batches[l.Loop()]
+	b.n++
+	if speed {
+		one := pace(l, o)
+		b.speeds++
+		b.x *= one + floor
+		b.pace *= one
+		b.gap += gap
+	}
+	if b.fast++; o.Now-b.last >= batchTime {
+		b.fast = 0
+	}
+	b.last = o.Now
+	if b.n >= batchMost || b.fast < batchMost {
+		e.book(b, o.Now, f)
+	}
+	return speed
+}
+
+func (b *batch) empty() { b.n, b.speeds, b.x, b.pace, b.gap = 0, 0, 1, 1, 0 }
+
+// book adds a batch to the sums.
+func (e *estimate) book(b *batch, now int64, f *fleet) {
+	x := math.Log(b.x)
 	if f.mu.TryLock() {
-		f.outcome(0)
-		if speed {
-			f.sample(o.Now, x, pace, gap)
+		f.outcome(b.n, 0)
+		if b.speeds > 0 {
+			f.sample(now, b, x)
 		}
 		f.mu.Unlock()
 	}
 	if e.mu.TryLock() {
-		e.outcome(o.Now, 0, f)
-		if speed {
-			k := min(fade(float64(o.Now-e.at), slowMemory), (slowSamples-1)/max(e.w, 1))
-			e.at = o.Now
-			e.w, e.x = e.w*k+1, e.x*k+x
+		e.outcome(now, b.n, 0, f)
+		if b.speeds > 0 {
+			k := min(fade(float64(now-e.at), slowMemory), (slowSamples-b.speeds)/max(e.w, 1))
+			e.at = now
+			e.w, e.x = e.w*k+b.speeds, e.x*k+x
 			e.setSlow(e.w, f)
 		}
 		e.mu.Unlock()
 	}
-	return pace, speed
+	b.empty()
 }
 
 // failed books a failure. It gives no sample of latency: to fail fast is not to be fast.
@@ -167,20 +217,20 @@ func (e *estimate) failed(l upstream.Lease, o upstream.Outcome, f *fleet) {
 		e.progress(o.Now, l.Start())
 	}
 	if f.mu.TryLock() {
-		f.outcome(1)
+		f.outcome(1, 1)
 		f.mu.Unlock()
 	}
 	if e.mu.TryLock() {
-		e.outcome(o.Now, 1, f)
+		e.outcome(o.Now, 1, 1, f)
 		e.mu.Unlock()
 	}
 }
 
-// outcome counts an answer, bad being 1 for a failure. The caller holds e.mu.
-func (e *estimate) outcome(now int64, bad float64, f *fleet) {
-	k := min(fade(float64(now-e.fat), failMemory), (failSamples-1)/max(e.fw, 1))
+// outcome counts n answers, bad of which are failures. The caller holds e.mu.
+func (e *estimate) outcome(now int64, n, bad float64, f *fleet) {
+	k := min(fade(float64(now-e.fat), failMemory), (failSamples-n)/max(e.fw, 1))
 	e.fat = now
-	e.fw, e.fx = e.fw*k+1, e.fx*k+bad
+	e.fw, e.fx = e.fw*k+n, e.fx*k+bad
 	if e.fx > 0 {
 		e.setExcess(e.fw, e.fx, f)
 	}
@@ -229,19 +279,20 @@ func (f *fleet) due(now int64) bool {
 	return now >= next && f.next.CompareAndSwap(next, now+tick)
 }
 
-// sample books an answer of any backend: x and pace as in estimate, gap in units of an average backend. The caller holds f.mu.
-func (f *fleet) sample(now int64, x, pace, gap float64) {
+// sample books a batch of any backend, with the logarithm of its x. The caller holds f.mu.
+func (f *fleet) sample(now int64, b *batch, x float64) {
 	k := fade(float64(now-f.at), fleetMemory)
 	f.at = now
-	f.w, f.x, f.p = f.w*k+1, f.x*k+x, f.p*k+pace
+	f.w, f.x, f.p = f.w*k+b.speeds, f.x*k+x, f.p*k+math.Log(b.pace)
 	if m := f.x / f.w; math.Abs(m-f.mean.get()) > .005 {
 		f.mean.set(m)
 	}
 	if m := f.p / f.w; math.Abs(m-f.pace.get()) > .005 {
 		f.pace.set(m)
+		f.takes.set(math.Exp(m))
 	}
-	f.gw = min(f.gw+1, gapSamples)
-	f.g += (gap - f.g) / f.gw
+	f.gw = min(f.gw+b.speeds, gapSamples)
+	f.g += (b.gap/b.speeds - f.g) * b.speeds / f.gw
 	if g := f.gap.get(); math.Abs(f.g-g) > .01*g {
 		f.gap.set(f.g)
 	}
@@ -250,9 +301,10 @@ func (f *fleet) sample(now int64, x, pace, gap float64) {
 	}
 }
 
-// outcome forgets by a thousandth for each answer. The caller holds f.mu.
-func (f *fleet) outcome(bad float64) {
-	f.fw, f.fx = f.fw*.999+1, f.fx*.999+bad
+// outcome counts n answers, bad of which are failures, and forgets by a thousandth for each. The caller holds f.mu.
+func (f *fleet) outcome(n, bad float64) {
+	k := 1 - n/1000
+	f.fw, f.fx = f.fw*k+n, f.fx*k+bad
 	if p, q := f.fx/f.fw, f.fail.get(); math.Abs(p-q) > .01*q && p > 1e-9 {
 		f.fail.set(p)
 	}

@@ -56,7 +56,7 @@ func newEWMA(ready []*upstream.Backend, seed uint64) *ewma {
 	e.fleet = ready[0].Pool().Recall("ewma", func() any { return newFleet() }).(*fleet)
 	e.fleet.builds++
 	for _, b := range ready {
-		est := b.Recall("ewma", func() any { return newEstimate() }).(*estimate)
+		est := b.Recall("ewma", func() any { return newEstimate(b.Loops()) }).(*estimate)
 		if e.fleet.builds > 1 && est.build != e.fleet.builds-1 {
 			est.join() // it was not in the set before
 		}

@@ -9,14 +9,15 @@ import (
 // profile is how fast one backend answers, by the number of requests that it has in work: the throughput profile. Loops
 // only add to the counts; the tick turns what came since the last one into sums that forget.
 type profile struct {
-	since   atomic.Int64         // ns, up to when time is booked
-	spent   [levels]atomic.Int64 // ns with so many requests in work, see levelOf
-	answers [levels]atomic.Int64 // that came meanwhile
-
-	// The latest requests: their number, when each was sent, and how many of all were overtaken or answered.
-	number atomic.Int64
-	starts [lately]atomic.Int64 // ns
-	behind atomic.Int64
+	// What every request writes is side by side: with few in work it is one cache line, and one of starts.
+	since  atomic.Int64 // ns, up to when time is booked
+	number atomic.Int64 // of requests so far
+	behind atomic.Int64 // how many of them were overtaken or answered
+	at     [levels]struct {
+		spent   atomic.Int64 // ns with so many requests in work, see levelOf
+		answers atomic.Int64 // that came meanwhile
+	}
+	starts [lately]atomic.Int64 // ns, when the latest requests were sent
 
 	// Guarded by limiter.mu.
 	seenSpent, seenAnswers [levels]int64
@@ -58,7 +59,7 @@ func topOf(level int) int64 {
 func (p *profile) spend(now int64, n int) {
 	was := p.since.Load()
 	if now > was && p.since.CompareAndSwap(was, now) && was > 0 {
-		p.spent[n].Add(now - was)
+		p.at[n].spent.Add(now - was)
 	}
 }
 
@@ -90,7 +91,7 @@ func (p *profile) fresh(active int64) int64 {
 // fold is the tick of a profile.
 func (p *profile) fold() {
 	for n := range p.time {
-		t, c := p.spent[n].Load(), p.answers[n].Load()
+		t, c := p.at[n].spent.Load(), p.at[n].answers.Load()
 		p.time[n] = p.time[n]*keep + float64(t-p.seenSpent[n])
 		p.count[n] = p.count[n]*keep + float64(c-p.seenAnswers[n])
 		p.seenSpent[n], p.seenAnswers[n] = t, c

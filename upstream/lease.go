@@ -155,6 +155,9 @@ type Lease struct {
 // Backend is whom the request goes to; it can be asked for after Done too.
 func (l *Lease) Backend() *Backend { return l.b }
 
+// Loop is who acquired it.
+func (l *Lease) Loop() int { return int(l.loop) }
+
 // Start is when the lease was given, ns.
 func (l *Lease) Start() int64 { return l.start }
 
