@@ -9,9 +9,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"lb/accesslog"
 	"lb/affinity"
+	"lb/upstream"
 )
 
 // exchanges are kinds of keep-alive traffic that cost no memory once lb is warm.
@@ -29,6 +31,7 @@ var exchanges = []struct {
 		ok("x"), []option{trust("127.0.0.0/8", "10.0.0.0/8")}},
 	{"logged", get("/", "User-Agent: x"), ok("x"), []option{withLog}},
 	{"ewma", get("/"), ok("x"), []option{func(p *plan) { p.strategy = "ewma" }}},
+	{"adaptive", get("/a/path/1234?b=c"), ok("x"), []option{hold(time.Minute, time.Minute), func(p *plan) { p.strategy = "adaptive" }}},
 	{"not of Socket.IO", get("/?a=b&REIO=4"), ok("x"), []option{sticky(affinity.Options{SocketIO: true})}},
 	{"of Socket.IO", get("/socket.io/?EIO=4&transport=polling&sid=lv_VI97HAXpY6yYWAAAC"), ok("x"), []option{sticky(affinity.Options{SocketIO: true})}},
 	{"application cookie", get("/", "Cookie: a=b; sid=12345678901234567890"), ok("x"), []option{sticky(affinity.Options{Kind: affinity.AppCookie, AppCookie: "sid"})}},
@@ -123,19 +126,77 @@ func TestNoAllocations(t *testing.T) {
 			if err := drive(c, request, buf, size, n/10); err != nil {
 				t.Fatal(err)
 			}
-			// Something else in the process may allocate now and then: the least of three counts.
-			least := 1e9
-			for try := 0; try < 3 && least >= 0.05; try++ {
-				var before, after runtime.MemStats
-				runtime.ReadMemStats(&before)
-				if err := drive(c, request, buf, size, n); err != nil {
-					t.Fatal(err)
-				}
-				runtime.ReadMemStats(&after)
-				least = min(least, float64(after.Mallocs-before.Mallocs)/float64(n))
+			noAllocations(t, n, func() error { return drive(c, request, buf, size, n) })
+		})
+	}
+}
+
+// noAllocations runs n requests and fails if they cost memory.
+func noAllocations(t *testing.T, n int, run func() error) {
+	t.Helper()
+	// Something else in the process may allocate now and then: the least of three counts.
+	least := 1e9
+	for try := 0; try < 3 && least >= 0.05; try++ {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := run(); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		least = min(least, float64(after.Mallocs-before.Mallocs)/float64(n))
+	}
+	if least >= 0.05 {
+		t.Errorf("%.2f allocations per request", least)
+	}
+}
+
+// TestNoAllocationsInQueue: nor do requests cost memory of which most wait for their turn.
+func TestNoAllocationsInQueue(t *testing.T) {
+	if raceEnabled || portable {
+		t.Skip("the race detector allocates, and so do the portable loops")
+	}
+	const clients, each = 8, 500
+	request, answer := get("/a/path/1234?b=c"), ok("x")
+	for name, capped := range map[string]int64{"held by the strategy": 0, "adaptive, with max_inflight": 1} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, []string{replay(t, request, answer)}, hold(time.Minute, time.Minute), single, func(p *plan) { p.strategy = "adaptive" })
+			if capped > 0 {
+				ss := specs(t, []string{l.pool.Snapshot().All[0].Addr.String()})
+				ss[0].MaxInflight = capped
+				l.pool.Update(ss, nil, nil)
+			} else {
+				l.pool.Update(specs(t, []string{l.pool.Snapshot().All[0].Addr.String()}), nil,
+					func(r []*upstream.Backend) upstream.Strategy { return oneEach{r} })
 			}
-			if least >= 0.05 {
-				t.Errorf("%.2f allocations per request", least)
+			start, done := make([]chan int, clients), make(chan error, clients)
+			for i := range start {
+				c, buf, b := l.dial(), make([]byte, 4<<10), []byte(request)
+				start[i] = make(chan int)
+				defer close(start[i])
+				go func() {
+					for n := range start[i] {
+						done <- drive(c, b, buf, len(answer), n)
+					}
+				}()
+			}
+			run := func() (err error) {
+				for i := range start {
+					start[i] <- each
+				}
+				for range start {
+					if e := <-done; e != nil {
+						err = e
+					}
+				}
+				return err
+			}
+			if err := run(); err != nil {
+				t.Fatal(err)
+			}
+			before := l.pool.Queue().Waits
+			noAllocations(t, clients*each, run)
+			if waits := l.pool.Queue().Waits - before; waits < clients*each/50 { // mostly it is nearly all
+				t.Errorf("only %d requests had to wait", waits)
 			}
 		})
 	}
