@@ -27,6 +27,23 @@ type Decision struct {
 	Again      int         `json:"chosen_again,omitempty"` // the choice was made again because another event loop changed the load meanwhile
 	FailOpen   bool        `json:"fail_open,omitempty"`
 	Candidates []Candidate `json:"candidates"`
+	Ended      *Ended      `json:"ended,omitempty"` // what became of it; none while it goes on
+}
+
+// Ended is what became of a request that was sent to a backend. One that is tried elsewhere is another Decision.
+type Ended struct {
+	Status int     `json:"status"`          // of the answer, 0 when there was none
+	Took   float64 `json:"took_ms"`         // from the choice to the end of the answer
+	Fault  string  `json:"fault,omitempty"` // what went wrong: connect, refused, timeout, reset, malformed, status or client
+}
+
+// NewEnded is e as people get it.
+func NewEnded(e *upstream.Ended) *Ended {
+	out := &Ended{Status: e.Status, Took: millis(e.Took.Seconds())}
+	if e.Fault != upstream.FaultNone {
+		out.Fault = e.Fault.String()
+	}
+	return out
 }
 
 // Candidate is a backend as it was seen for a Decision.

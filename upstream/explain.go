@@ -23,6 +23,33 @@ type Decision struct {
 	FailOpen bool          // nobody is fit: those are candidates who are not known to be dead
 
 	Candidates []Candidate // all backends of the pool
+
+	end *ending // of the attempt; nil when nobody was chosen
+}
+
+// Ended is what became of an attempt.
+type Ended struct {
+	Outcome
+	Took time.Duration // since the decision
+}
+
+// ending is who wants to know what becomes of an attempt.
+type ending struct{ told []func(Ended) }
+
+// Watch has f told once of what becomes of the attempt, on the loop that it is on. It may be called only while the decision
+// is told, by the func that Record was given; f must not block. It reports whether there is an attempt.
+func (d *Decision) Watch(f func(Ended)) bool {
+	if d.end == nil {
+		return false
+	}
+	d.end.told = append(d.end.told, f)
+	return true
+}
+
+func (e *ending) tell(o Outcome, took int64) {
+	for _, f := range e.told {
+		f(Ended{o, time.Duration(took)})
+	}
 }
 
 // Candidate is a backend at the time of a Decision.
@@ -91,15 +118,17 @@ func (p *Pool) setWitnesses(all []*witness) {
 }
 
 // tell tells those who ask how s was answered with chosen, nil for nobody. load is that of chosen before it was counted.
-func (p *Pool) tell(n *Snapshot, s *Selection, chosen *Backend, load Load, again int, err error) {
+// It returns those who want to know what becomes of the attempt, nil when there are none.
+func (p *Pool) tell(n *Snapshot, s *Selection, chosen *Backend, load Load, again int, err error) *ending {
 	var due []*witness
 	for _, r := range p.recording() {
-		if next := r.next.Load(); s.Now >= next && r.next.CompareAndSwap(next, s.Now+r.gap) {
+		// Without a gap nothing is left out: the time of one loop's round may be before that of another's.
+		if next := r.next.Load(); r.gap <= 0 || s.Now >= next && r.next.CompareAndSwap(next, s.Now+r.gap) {
 			due = append(due, r)
 		}
 	}
 	if len(due) == 0 {
-		return
+		return nil
 	}
 	d := n.decision(p, s, chosen, load)
 	d.Again, d.Attempt = again, s.leases+1
@@ -115,9 +144,16 @@ func (p *Pool) tell(n *Snapshot, s *Selection, chosen *Backend, load Load, again
 	if s.Of != nil {
 		d.Request = s.Of.Asks()
 	}
+	if chosen != nil {
+		d.end = new(ending)
+	}
 	for _, r := range due {
 		r.f(d)
 	}
+	if d.end == nil || len(d.end.told) == 0 {
+		return nil
+	}
+	return d.end
 }
 
 // View is how the pool's strategy sees its backends at time now, without a request.

@@ -149,7 +149,8 @@ type Lease struct {
 	ahead uint16 // 65535 stands for more
 	kind  Kind
 	note  uint8
-	unit  Load // what it is counted as; 0 after Done
+	unit  Load    // what it is counted as; 0 after Done
+	told  *ending // who asked about the decision, and wants to know how it ends; mostly nil
 }
 
 // Backend is whom the request goes to; it can be asked for after Done too.
@@ -319,6 +320,10 @@ func (l *Lease) Done(o Outcome) {
 	// learned.
 	if l.obs != nil {
 		l.obs.Done(l.b, *l, o)
+	}
+	if l.told != nil {
+		l.told.tell(o, o.Now-l.start)
+		l.told = nil
 	}
 	l.unit = 0
 	p := l.b.pool

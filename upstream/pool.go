@@ -317,10 +317,13 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 			s.pass(b.Live)
 			continue
 		}
+		var told *ending
 		if s.asked {
-			b.pool.tell(n, s, b, load-one, again, nil)
+			told = b.pool.tell(n, s, b, load-one, again, nil)
 		}
-		return n.lease(b, s, load, n.obs), true
+		l := n.lease(b, s, load, n.obs)
+		l.told = told
+		return l, true
 	}
 }
 
@@ -369,11 +372,14 @@ func (n *Snapshot) prefer(s *Selection) (Lease, bool) {
 		obs = nil
 	}
 	s.note = 0
+	var told *ending
 	if s.asked {
 		s.said = saidPreferred
-		b.pool.tell(n, s, b, load-one, 0, nil)
+		told = b.pool.tell(n, s, b, load-one, 0, nil)
 	}
-	return n.lease(b, s, load, obs), true
+	l := n.lease(b, s, load, obs)
+	l.told = told
+	return l, true
 }
 
 // current is b, which may be of another snapshot, as n has it; nil when it has left the pool.

@@ -28,8 +28,9 @@ func explainCommand(w world) *cobra.Command {
 		Use:   "explain [POOL]",
 		Short: "Show why requests go to the backends that they go to",
 		Long: `Shows the next decisions of a running lb: the request, the backend that it was sent to and why, and for every backend of
-the pool how the strategy saw it, or why it could not be chosen. lb notes decisions only while somebody asks, so these
-are not of the past. When no request comes within --wait it shows how the backends stand.
+the pool how the strategy saw it, or why it could not be chosen; and what became of it, if that is known within a second. What
+is tried again elsewhere is another decision, "attempt 2". lb notes decisions only while somebody asks, so these are
+not of the past. When no request comes within --wait it shows how the backends stand.
 
 With --follow it goes on until Ctrl-C, with at most ten decisions a second unless --gap says otherwise.
 
@@ -131,7 +132,7 @@ func decisionText(d *admin.Decision, t terminal) string {
 	case d.Chosen == "":
 		fmt.Fprintf(&b, "%s  %s -> %s\n", at, printable(d.Request), t.paint(red, "nobody: "+d.Why))
 	default:
-		fmt.Fprintf(&b, "%s  %s -> %s\n", at, printable(d.Request), t.paint(bold, d.Chosen))
+		fmt.Fprintf(&b, "%s  %s -> %s: %s\n", at, printable(d.Request), t.paint(bold, d.Chosen), endedText(d.Ended, t))
 	}
 	if d.Attempt > 0 {
 		var notes []string
@@ -183,6 +184,36 @@ func decisionText(d *admin.Decision, t terminal) string {
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	return b.String()
+}
+
+// faultWords say what went wrong with an attempt.
+var faultWords = map[string]string{
+	"connect": "no connection", "refused": "connection refused", "timeout": "it was silent for too long", "reset": "the connection broke",
+	"malformed": "its answer broke a rule of HTTP", "client": "the client went away",
+}
+
+// endedText is what became of a request.
+func endedText(e *admin.Ended, t terminal) string {
+	if e == nil {
+		return "not answered yet"
+	}
+	text := ""
+	if e.Status > 0 {
+		text = fmt.Sprint(e.Status)
+	}
+	if words := faultWords[e.Fault]; words != "" {
+		if text != "" {
+			text += ", then "
+		}
+		text += words
+	} else if text == "" {
+		text = "no answer"
+	}
+	text += " after " + span(e.Took)
+	if e.Fault != "" && e.Fault != "client" || e.Status >= 500 {
+		return t.paint(red, text)
+	}
+	return text
 }
 
 // printable is what a client sent, without what could move the cursor.

@@ -14,10 +14,22 @@ import (
 
 func TestDecisionText(t *testing.T) {
 	now := noon.Local()
+	for want, e := range map[string]*admin.Ended{
+		"not answered yet":                           nil,
+		"503 after 1.0ms":                            {Status: 503, Took: 1, Fault: "status"},
+		"connection refused after 0.2ms":             {Took: .2, Fault: "refused"},
+		"200, then the connection broke after 7.0ms": {Status: 200, Took: 7, Fault: "reset"},
+		"the client went away after 7.0ms":           {Took: 7, Fault: "client"},
+		"no answer after 7.0ms":                      {Took: 7},
+	} {
+		if got := endedText(e, terminal{}); got != want {
+			t.Errorf("%+v: %q, want %q", e, got, want)
+		}
+	}
 	golden(t, "testdata/explain.txt", strings.ReplaceAll(strings.Join([]string{
 		decisionText(&admin.Decision{
 			Time: now, Pool: "app", Strategy: "least_conn", Request: "GET example.com/a\x1b[2J", Chosen: "b", Why: "fewest in flight for its weight",
-			Attempt: 2, Held: 3.2, Waiting: 7, Refused: 1, Again: 2,
+			Attempt: 2, Held: 3.2, Ended: &admin.Ended{Status: 200, Took: 12.34}, Waiting: 7, Refused: 1, Again: 2,
 			Candidates: []admin.Candidate{
 				{Name: "127.0.0.1:3000", Out: "tried before", Score: "0 in flight of weight 1"}, {Name: "b", Score: "2 in flight of weight 2"},
 				{Name: "c", Out: "at max_inflight", Score: "9 in flight of weight 1"}, {Name: "d", Out: "draining"},
@@ -53,7 +65,7 @@ func TestExplain(t *testing.T) {
 	}
 	c := start(t, "explain", "app", "--last", "2", "--config", r.path)
 	asking(func() bool { return strings.Count(c.stdout.String(), "some/path") >= 2 })
-	if code := c.wait(); code != 0 || strings.Count(c.stdout.String(), "/some/path -> "+at) != 2 || strings.Contains(c.stdout.String(), "secret") {
+	if code := c.wait(); code != 0 || strings.Count(c.stdout.String(), "/some/path -> "+at+": 200 after ") != 2 || strings.Contains(c.stdout.String(), "secret") {
 		t.Errorf("%d %s%s", code, c.stdout.String(), c.stderr.String())
 	}
 	c = start(t, "explain", "--follow", "--json", "--gap", "1ms", "--config", r.path)
