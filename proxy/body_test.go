@@ -358,3 +358,28 @@ func TestPauseAfterFullBuffer(t *testing.T) {
 	}
 	l.idle(1)
 }
+
+// What is counted of a backend's bytes is all that goes over its connections, heads too.
+func TestBytesOfABackend(t *testing.T) {
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr}, single)
+	c := l.client()
+	c.send(request("POST", "/", "body"))
+	b := o.accept()
+	sent := len(b.head()) + len(b.take(4))
+	head, body := "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", "1234567"
+	b.send(head + body[:3])
+	c.expect(head + body[:3])
+	b.send(body[3:])
+	c.expect(body[3:])
+	l.idle(1)
+	got := func(of func(*upstream.Stats) *upstream.Counter) uint64 {
+		return l.sum(0, func(s *upstream.Stats) uint64 { return of(s).Load() })
+	}
+	if n := got(func(s *upstream.Stats) *upstream.Counter { return &s.BytesSent }); n != uint64(sent) {
+		t.Errorf("%d bytes sent, it got %d", n, sent)
+	}
+	if n := got(func(s *upstream.Stats) *upstream.Counter { return &s.BytesReceived }); n != uint64(len(head+body)) {
+		t.Errorf("%d bytes received, it sent %d", n, len(head+body))
+	}
+}

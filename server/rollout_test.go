@@ -19,6 +19,7 @@ import (
 
 	"lb/admin"
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 // holding is a rollout under way.
@@ -106,7 +107,7 @@ func TestRollout(t *testing.T) {
 			t.Errorf("%+v %v", c, err)
 		}
 		i.begin()
-		if c, err = r.rolloutCheck(within(t), r.id, i.addr, before); err != nil || !c.Passed || c.Checks < 2 || c.Listen == 0 || c.Same {
+		if c, err = r.rolloutCheck(within(t), r.id, i.addr, before); err != nil || !c.Passed || c.Checks < 2 || c.Listen == 0 || c.Took < c.Listen || c.Same {
 			t.Errorf("%+v %v", c, err)
 		}
 		if got := i.asked.Load(); got != n {
@@ -510,4 +511,33 @@ func TestProcessAt(t *testing.T) {
 		}
 		ln.Close()
 	}
+}
+
+// TestRolloutCountsTheParked: a long poll is a request that a restart would cut.
+func TestRolloutCountsTheParked(t *testing.T) {
+	addr, err := upstream.ParseAddr("127.0.0.1:3000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := upstream.NewPool("app", 1, []upstream.Spec{{Name: "a", Addr: addr, Weight: 1}}, nil, upstreamtest.BuildInOrder)
+	var sel upstream.Selection
+	lease := func(now int64) upstream.Lease {
+		t.Helper()
+		sel.Reset(now, 0)
+		l, err := p.Acquire(&sel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	poll, later, work := lease(0), lease(1), lease(2)
+	later.Done(upstream.Outcome{Now: 3, Status: 200, Latency: 1})
+	if !poll.Park(2 * upstream.ParkAfter) {
+		t.Fatal("it is not parked")
+	}
+	if x := rolloutBackend(p.Snapshot().All[0]); x.Inflight != 2 || x.Tunnels != 0 {
+		t.Errorf("%d requests, %d tunnels", x.Inflight, x.Tunnels)
+	}
+	poll.Done(upstream.Outcome{Now: 4, Status: 200})
+	work.Done(upstream.Outcome{Now: 4, Status: 200})
 }

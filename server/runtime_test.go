@@ -107,11 +107,15 @@ func TestAddRemove(t *testing.T) {
 	l := h.load(4)
 	for range 3 {
 		n := b.asked.Load()
-		r, err := h.Add(within(t), admin.Joining{Pool: "app", Address: b.addr, Name: "new"})
+		most := int64(7)
+		r, err := h.Add(within(t), admin.Joining{Pool: "app", Address: b.addr, Name: "new", MaxInflight: &most})
 		if err != nil || !r.Ready || r.Backend != "new" {
 			t.Fatalf("%v %+v", err, r)
 		}
 		waitFor(t, "traffic to the new one", func() bool { return b.asked.Load() > n+20 })
+		if all := h.pool("app").Snapshot().All; len(all) != 2 || all[0].MaxInflight != 0 || all[1].MaxInflight != most {
+			t.Errorf("%+v", all)
+		}
 		if st := h.health("new"); st.Differs != "added while lb runs, the file does not have it" {
 			t.Errorf("%+v", st)
 		}

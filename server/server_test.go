@@ -453,7 +453,14 @@ path = "/nosuch/dir/access.log"
 	// [admin] on the same port as [listen] is refused by config, so it gets its port afterwards.
 	cfg := parse(t, fmt.Sprintf(strings.Replace(text, `"%[1]s"`, `"off"`, 1), taken.Addr()))
 	cfg.Admin.Address = taken.Addr().String()
-	resolve := Options{Resolve: newResolver(nil).query}
+	var opened []string
+	resolve := Options{Resolve: newResolver(nil).query, Listen: func(network, address string) (net.Listener, error) {
+		ln, err := plainListen(network, address)
+		if err == nil {
+			opened = append(opened, ln.Addr().String())
+		}
+		return ln, err
+	}}
 	_, err = New(cfg, resolve)
 	if err == nil || !strings.HasPrefix(err.Error(), "config.toml:2:28: pool.app.backends: host \"nosuch.invalid\" ") {
 		t.Errorf("unknown host:\n%v", err)
@@ -472,6 +479,9 @@ path = "/nosuch/dir/access.log"
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}
+	}
+	if len(opened) != 1 || !refuses(opened[0]) {
+		t.Errorf("%q are left open", opened)
 	}
 }
 
