@@ -54,6 +54,26 @@ func (c *chaos) reload(variant int) {
 	}
 }
 
+// breakFile has lb read a file with a mistake, which it refuses.
+func (c *chaos) breakFile() {
+	free, ok := c.alone("upgrade") // which would refuse it, too
+	if !ok {
+		return
+	}
+	defer free()
+	c.count("broken reload")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.setup(c.variant)
+	defer s.write(c.t, c.l.config, c.l.logPath)
+	bad := s
+	bad.more += "[route.bad]\npool = \"nobody\"\n"
+	bad.write(c.t, c.l.config, c.l.logPath)
+	if code, _ := c.lb("reload", c.l.config); code != 1 {
+		c.t.Errorf("a broken file was reloaded: %d", code)
+	}
+}
+
 // take makes an instance busy by chance, unless it would be the last one that is left alone.
 func (c *chaos) take(r *rand.Rand) *instance {
 	c.mu.Lock()
@@ -87,15 +107,7 @@ func (c *chaos) act(r *rand.Rand) {
 		defer c.mu.Unlock()
 		c.reload(c.variant)
 	case 2:
-		c.count("broken reload")
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		s := c.setup(c.variant)
-		s.more += "[route.bad]\npool = \"nobody\"\n"
-		s.write(c.t, c.l.config, c.l.logPath)
-		if code, _ := c.lb("reload", c.l.config); code != 1 {
-			c.t.Errorf("a broken file was reloaded: %d", code)
-		}
+		c.breakFile()
 	case 3:
 		c.everybody(p(300))
 	case 20, 21:

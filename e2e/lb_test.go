@@ -119,7 +119,11 @@ func (s *setup) write(t testing.TB, path, logPath string) {
 		fmt.Fprintf(&b, "  { address = %q, name = %q },\n", a.addr(), a.name)
 	}
 	fmt.Fprintf(&b, "]\n%s\n", s.more)
-	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+	err := os.WriteFile(path+".new", []byte(b.String()), 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path) // another process may read it now
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
