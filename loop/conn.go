@@ -36,7 +36,8 @@ type Conn struct {
 	writeBy int64 // of the output that waits, or of a dial
 	timer   Timer // at or before the nearer deadline, or idle
 	stall   int64 // ns that output may wait without the peer taking any of it; 0 is no limit
-	unsent  int   // what the peer had not taken when writeBy was set
+	unsent  int32 // what the peer had not taken when writeBy was set
+	given   uint32
 	remote  netip.AddrPort
 }
 
@@ -320,6 +321,9 @@ func (c *Conn) Flush() error {
 	}
 	return c.werr
 }
+
+// Given is how many bytes of output the socket has taken so far, modulo 4 GiB.
+func (c *Conn) Given() uint32 { return c.given }
 
 // Pending reports whether queued output has not yet been taken by the socket.
 func (c *Conn) Pending() bool { return c.pending() }

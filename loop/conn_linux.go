@@ -139,6 +139,7 @@ func (c *Conn) send() bool {
 		switch e {
 		case 0:
 			n := int(r)
+			c.given += uint32(n)
 			k := min(n, len(c.out[0]))
 			c.out[0] = c.out[0][k:]
 			c.out[1] = c.out[1][n-k:]
@@ -167,12 +168,43 @@ func (c *Conn) send() bool {
 }
 
 // untaken is how many bytes the kernel holds that the peer has not acknowledged.
-func (c *Conn) untaken() int {
+func (c *Conn) untaken() int32 {
 	var n int32
 	if _, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n))); e != 0 {
 		return 0
 	}
-	return int(n)
+	return n
+}
+
+// Missed reports whether it is certain that the peer's program got nothing of what was written since Given was n, now that
+// the end of the connection has been met. maybe is when that is not known yet, and will be when the peer's answer to those
+// bytes is here.
+//
+// It is certain when the kernel never had them. It is, too, when the peer's FIN came first and acknowledged none of
+// them, and then a reset: its program had closed the connection when they arrived, so its kernel threw them away. A
+// reset alone says nothing, as a program that has read everything can cause it. All that was written before must have been
+// answered, and the connection been dialed.
+func (c *Conn) Missed(n uint32) (yes, maybe bool) {
+	switch {
+	case c.given == n:
+		return true, false
+	case c.closed || c.lost != 0 || !c.ended:
+		return false, false
+	}
+	i, err := unix.GetsockoptTCPInfo(int(c.fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || uint32(i.Bytes_acked-1) != n { // the opening of a connection counts as one
+		return false, false
+	}
+	switch i.State {
+	case unix.BPF_TCP_CLOSE_WAIT:
+		return false, true
+	case unix.BPF_TCP_CLOSE:
+		// The kernel calls a reset EPIPE where a FIN came first, unless a write has had that error already. It can
+		// also have given up waiting for an answer.
+		code, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		return err == nil && (code == 0 || code == int(unix.EPIPE)), false
+	}
+	return false, false
 }
 
 // finish sends FIN.

@@ -135,6 +135,7 @@ func (c *Conn) send() bool {
 			continue
 		}
 		n, err := tryWrite(c.nc, b)
+		c.given += uint32(n)
 		if err != nil {
 			c.broken = true
 			if err := plain(err); err != syscall.EPIPE { // which says that there was an end, not that one was lost
@@ -160,6 +161,7 @@ func (c *Conn) send() bool {
 	// A copy, since Close lets the caller have the buffers back at once, and the writer may not notice as soon.
 	b := append(append(make([]byte, 0, len(c.out[0])+len(c.out[1])), c.out[0]...), c.out[1]...)
 	c.left.Store(int64(len(b)))
+	c.given += uint32(len(b)) // as good as taken
 	c.writable = false
 	c.queue <- b // empty: a connection has one output at a time
 	c.stalled()
@@ -199,7 +201,11 @@ func (c *Conn) writeLoop(queue chan []byte) {
 
 // untaken is how many bytes the system has not taken. (What the peer has not, the net package does not tell: a
 // very slow one with a stall timeout shorter than its share of the system's buffer is cut.)
-func (c *Conn) untaken() int { return int(c.left.Load()) }
+func (c *Conn) untaken() int32 { return int32(c.left.Load()) }
+
+// Missed reports whether it is certain that the peer's program got nothing of what was written since Given was n: here, that
+// the system never had it.
+func (c *Conn) Missed(n uint32) (yes, maybe bool) { return c.given == n, false }
 
 func (c *Conn) finish() error {
 	w, ok := c.nc.(interface{ CloseWrite() error })

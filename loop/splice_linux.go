@@ -116,6 +116,7 @@ func (c *Conn) drain(p pipe, held int) (left int, waited bool, err error) {
 			switch e {
 			case 0:
 				held -= int(r)
+				c.given += uint32(r)
 			case syscall.EINTR:
 			case syscall.EAGAIN:
 				c.writable = false

@@ -259,7 +259,7 @@ func TestStallTimeout(t *testing.T) {
 		for left, same := -1, 0; same < 3; {
 			onLoop(t, l, func() {
 				l.Sleep(4 * tick)
-				if n := s.untaken(); n == left && !s.writable && s.pending() {
+				if n := int(s.untaken()); n == left && !s.writable && s.pending() {
 					same++
 				} else {
 					left, same = n, 0
@@ -274,7 +274,7 @@ func TestStallTimeout(t *testing.T) {
 	}
 	stalled()
 	for range 5 {
-		before := make(chan int, 1)
+		before := make(chan int32, 1)
 		onLoop(t, l, func() { before <- s.unsent })
 		was := <-before
 		// Less than what makes the socket say that there is room, mostly. How much the peer's socket has to have free

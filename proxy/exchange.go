@@ -48,11 +48,12 @@ type exchange struct {
 	retry  int // further attempts that are left
 	lost   int // times that a backend was gone, or closed, once it had the request
 
-	bc   *backendConn
-	out  []byte // the head under way, first the request's, then the response's
-	back []byte // the backend's bytes, while there are any
-	resp http1.Response
-	up   upload
+	bc    *backendConn
+	given uint32 // bytes that bc had taken before this request
+	out   []byte // the head under way, first the request's, then the response's
+	back  []byte // the backend's bytes, while there are any
+	resp  http1.Response
+	up    upload
 
 	headBy    int64 // until when the head must be there, once it has begun
 	hurried   bool  // headBy is that of a shutdown
@@ -296,7 +297,7 @@ func (x *exchange) attempt(b *upstream.Backend) failure {
 	if f.stale {
 		b.HungUp()
 	}
-	if f.stale && x.repeatable() {
+	if f.stale && (f.missed || x.repeatable()) {
 		// The backend closed a connection that had served before just as the request went out. It is well
 		// enough to have done so in order, so the same one is asked on a new connection.
 		x.tries++
@@ -304,7 +305,7 @@ func (x *exchange) attempt(b *upstream.Backend) failure {
 			x.lost++ // it may have been closed by its end, and that by the request
 		}
 	}
-	if f.reason == BackendClosed {
+	if f.reason == BackendClosed && !f.missed {
 		x.lost++
 	}
 	if f.failed() && x.leased {
@@ -335,6 +336,9 @@ func (x *exchange) try(b *upstream.Backend, fresh bool) failure {
 	}
 	if x.bc != nil && f.failed() {
 		x.stopUpload()
+		if f.reason == BackendClosed && !x.repeatable() {
+			f.missed = x.missed()
+		}
 		x.dropBackend()
 	}
 	x.c.conn.Watch(nil, false)

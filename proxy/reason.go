@@ -91,6 +91,7 @@ type failure struct {
 	detail string
 	fault  upstream.Fault // in place of the reason's
 	again  bool           // with ResponseTimeout: another backend is to be tried, see giveUp
+	missed bool           // with BackendClosed: it is certain that the backend got nothing of the request, see exchange.missed
 	stale  bool           // the connection had served before and ended before a byte of the answer, see staleFor
 }
 

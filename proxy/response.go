@@ -20,6 +20,7 @@ const smallBody = 4 << 10
 // send sends the head and what is there of the body, and starts an upload of the rest.
 func (x *exchange) send() failure {
 	x.out = x.appendRequestHead(x.out[:0])
+	x.given = x.bc.conn.Given()
 	if err := x.bc.conn.Queue(x.out, x.body.held); err != nil {
 		return x.backendFailure(err)
 	}

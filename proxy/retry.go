@@ -32,7 +32,7 @@ func (x *exchange) mayRetry(f *failure) bool {
 	case ConnectFailed, Exhausted:
 	case ConnectTimeout:
 	case BackendClosed:
-		if !x.repeatable() {
+		if !f.missed && !x.repeatable() {
 			return false
 		}
 		x.shared()
@@ -71,6 +71,32 @@ func (x *exchange) letPass() failure {
 
 // repeatable reports whether the request may be sent once more although a backend has got it.
 func (x *exchange) repeatable() bool { return !x.body.lost && x.req.Idempotent() }
+
+// missed reports whether it is certain that the backend got nothing of the request, so that any can be sent once more: it had
+// closed the connection before the request came. Whether it had is known when its kernel has answered, which
+// takes one round trip.
+func (x *exchange) missed() bool {
+	if x.answered || x.body.lost || x.task.Interrupted() != nil {
+		return false
+	}
+	for end := x.w.loop.Now() + missedWait; ; {
+		yes, maybe := x.bc.conn.Missed(x.given)
+		now := x.w.loop.Now()
+		if yes || !maybe || now >= end {
+			return yes
+		}
+		if x.task.Park(now + missedLook); x.task.Interrupted() != nil {
+			return false
+		}
+	}
+}
+
+// missedWait is for how long, in ns, the kernel of a backend is waited for, longer than a way through the network takes;
+// missedLook how often it is looked.
+const (
+	missedWait = 250e6
+	missedLook = 1e6
+)
 
 // unready reports whether a 503 is better tried elsewhere than passed on: it is that of an instance which warms up or
 // goes away, the request may be repeated, and there is somebody else. One with Retry-After is the application's word to

@@ -222,7 +222,8 @@ func (x *exchange) keepForRetry(taken []byte) {
 	if b.lost {
 		return
 	}
-	if x.retry == 0 || x.answered || !x.req.Idempotent() || len(b.kept)+len(taken) > bodyBuffer {
+	// What may not be repeated is kept for a backend that had closed the connection, see missed.
+	if x.retry == 0 || x.answered || !x.req.Idempotent() && x.bc.served == 0 || len(b.kept)+len(taken) > bodyBuffer {
 		b.lost = true
 		x.freeKept()
 		return
