@@ -90,15 +90,15 @@ func (x *exchange) entry() *entry {
 }
 
 // write writes the line of a tunnel that has ended.
-func (e *entry) write(t *tunnel, why failure) {
+func (e *entry) write(w *worker, in, out int64, why failure) {
 	if e == nil {
 		return
 	}
 	r := &e.record
-	r.Total = time.Duration(t.w.loop.Now() - e.start)
-	r.BytesIn, r.BytesOut = t.out.bytes, t.back.bytes
+	r.Total = time.Duration(w.loop.Now() - e.start)
+	r.BytesIn, r.BytesOut = in, out
 	if why.failed() {
 		r.Reason = why.code()
 	}
-	e.log.Append(t.w.index, r)
+	e.log.Append(w.index, r)
 }

@@ -63,7 +63,7 @@ func (t *tunnel) move() bool {
 // backend in p, which may be nil, or it takes nothing new, the client is told to connect again.
 func (l *Listener) AdoptTunnel(p *upstream.Pool, m *Moved, clientFD, backendFD int) {
 	if p == nil || len(m.Head) > len(frames{}.head) {
-		m.refuse(clientFD, backendFD)
+		l.p.RefuseTunnel(m, clientFD, backendFD)
 		return
 	}
 	l.inner.AdoptPair(clientFD, backendFD, func(conn, other *loop.Conn) {
@@ -71,6 +71,7 @@ func (l *Listener) AdoptTunnel(p *upstream.Pool, m *Moved, clientFD, backendFD i
 		now := w.loop.Now()
 		lease, ok := p.AdoptTunnel(m.Backend, m.Address, w.index, now)
 		if !ok {
+			m.entry(w).write(w, m.Out, m.Back, failure{})
 			if m.between() {
 				conn.Queue(restart, nil)
 			}
@@ -98,25 +99,31 @@ func (l *Listener) AdoptTunnel(p *upstream.Pool, m *Moved, clientFD, backendFD i
 		t.back = way{t: t, from: other, to: conn, bytes: m.Back}
 		t.frames.n, t.frames.left = uint8(copy(t.frames.head[:], m.Head)), m.Left
 		t.frames.closed = m.Closed
-		if m.Record != nil && set.Log.On() {
-			t.entry = &entry{log: set.Log, start: now - int64(m.Age), record: *m.Record}
-		}
+		t.entry = m.entry(w)
 		c.tunnel = t
 		t.begin()
 	})
 }
 
-// refuse ends a tunnel that nobody can go on with.
-func (m *Moved) refuse(client, backend int) {
+// entry is what the access log will say; nil when there is no log. It is called on w's loop.
+func (m *Moved) entry(w *worker) *entry {
+	set := w.proxy.settings.Load()
+	if m.Record == nil || set.Log == nil || !set.Log.On() {
+		return nil
+	}
+	return &entry{log: set.Log, start: w.loop.Now() - int64(m.Age), record: *m.Record}
+}
+
+// RefuseTunnel ends a tunnel of another process's that nobody here can go on with: the client is told to connect again.
+func (p *Proxy) RefuseTunnel(m *Moved, client, backend int) {
 	if m.between() {
 		syscall.Write(client, restart) // its buffer has room, or the client does not read
 	}
 	syscall.Close(client)
 	syscall.Close(backend)
+	w := p.workers[0]
+	w.loop.Post(func() { m.entry(w).write(w, m.Out, m.Back, failure{}) })
 }
-
-// Refuse is for a tunnel whose listener is not there.
-func (m *Moved) Refuse(client, backend int) { m.refuse(client, backend) }
 
 // between reports whether the client's stream stands between two frames, with more to come.
 func (m *Moved) between() bool { return len(m.Head) == 0 && m.Left == 0 && !m.Closed }

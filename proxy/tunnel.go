@@ -306,7 +306,7 @@ func (t *tunnel) end(why failure) {
 	if t.sticky != nil {
 		t.sticky.Ended(t.session, t.w.loop.Now())
 	}
-	t.entry.write(t, why)
+	t.entry.write(t.w, t.out.bytes, t.back.bytes, why)
 	t.bc.close()
 	if t.over {
 		t.client.tunnel = nil

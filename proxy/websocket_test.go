@@ -4,9 +4,16 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"lb/accesslog"
+	"lb/loop"
+	"lb/upstream"
 )
 
 // frame is a WebSocket frame with a payload of n bytes.
@@ -129,8 +136,27 @@ func TestShutdownLeaves(t *testing.T) {
 	}
 }
 
-// A tunnel that comes from another process and cannot go on is told so where a frame may begin, and not behind a close frame.
+// A tunnel that comes from another process and cannot go on is told so where a frame may begin, and not behind a close frame;
+// and it is in the access log: when its pool is not there any more, nor its backend, and when that drains.
 func TestRefusedMoves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	log, err := accesslog.Open(accesslog.Options{Format: accesslog.JSON, Path: path, Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOrigin(t, nil)
+	l := newLab(t, []string{o.addr}, func(p *plan) { p.Log = log })
+	drains := l.pool.Snapshot().All[0]
+	l.pool.SetWanted(drains, upstream.Draining)
+	type whither struct {
+		pool            *upstream.Pool
+		backend, target string
+	}
+	to := []whither{{nil, "a", "/pool"}}
+	if loop.Detaches {
+		to = append(to, whither{l.pool, "nobody", "/backend"}, whither{l.pool, drains.Name, "/drains"})
+	}
+	tests := 0
 	for _, test := range []struct {
 		moved Moved
 		told  string
@@ -140,21 +166,40 @@ func TestRefusedMoves(t *testing.T) {
 		{Moved{Left: 1}, ""},
 		{Moved{Closed: true}, ""},
 	} {
-		us, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-		if err != nil {
-			t.Fatal(err)
+		tests++
+		for _, to := range to {
+			us, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := test.moved
+			m.Backend, m.Address, m.Out, m.Back = to.backend, o.addr, 7, 8
+			m.Record = &accesslog.Record{Method: []byte("GET"), Target: []byte(to.target), Status: 101}
+			l.ln.AdoptTunnel(to.pool, &m, us[0], other[0])
+			var b [100]byte
+			n, err := syscall.Read(us[1], b[:])
+			if err != nil || string(b[:n]) != test.told {
+				t.Errorf("%s, %+v: the client got %q, %v; want %q", to.target, test.moved, b[:n], err, test.told)
+			}
+			syscall.Close(us[1])
+			syscall.Close(other[1])
 		}
-		other, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-		if err != nil {
-			t.Fatal(err)
+	}
+	l.proxy.Shutdown(t.Context()) // all that was posted has been done
+	if err := log.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range to {
+		if n := strings.Count(string(text), to.target); n != tests {
+			t.Errorf("%d lines of %s, want %d:\n%s", n, to.target, tests, text)
 		}
-		test.moved.Refuse(us[0], other[0])
-		var b [100]byte
-		n, err := syscall.Read(us[1], b[:])
-		if err != nil || string(b[:n]) != test.told {
-			t.Errorf("%+v: the client got %q, %v; want %q", test.moved, b[:n], err, test.told)
-		}
-		syscall.Close(us[1])
-		syscall.Close(other[1])
 	}
 }

@@ -240,7 +240,7 @@ func (b *Predecessor) adoptTunnels(s *Server, m *message) {
 		client, backend := m.fds[2*i], m.fds[2*i+1]
 		at := all.By[i]
 		if at < 0 || at >= len(b.order) || b.order[at] == nil {
-			t.Refuse(client, backend)
+			s.proxy.RefuseTunnel(t, client, backend)
 			continue
 		}
 		var p *upstream.Pool
