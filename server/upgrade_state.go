@@ -27,6 +27,9 @@ type poolState struct {
 	Name     string         `json:"name"`
 	Sessions []byte         `json:"sessions,omitempty"` // as affinity.Save has them
 	Backends []backendState `json:"backends"`
+
+	Requests uint64 `json:"requests,omitempty"` // of late, which decide how many may be tried again
+	Retries  uint64 `json:"retries,omitempty"`  // in the same time
 }
 
 type backendState struct {
@@ -51,6 +54,7 @@ func (s *Server) stateNow() *state {
 	st := &state{Upgrades: n.Succeeded, Failed: n.Failed, Events: s.checks.events.list(), History: s.history.Keep()}
 	for _, p := range *s.pools.Load() {
 		ps := poolState{Name: p.Name}
+		ps.Requests, ps.Retries = p.Retried(loop.Clock())
 		if p.affinity != nil {
 			ps.Sessions = p.affinity.Save(loop.Clock())
 		}
@@ -89,6 +93,7 @@ func (s *Server) adopt(st *state) {
 				s.log.Warn("what was known of sessions is lost", "pool", p.Name, "err", err)
 			}
 		}
+		p.InheritRetries(loop.Clock(), ps.Requests, ps.Retries)
 		var left []*outside
 		for _, bs := range ps.Backends {
 			for _, b := range p.Snapshot().All {

@@ -27,6 +27,7 @@ type budget struct {
 	slots [retrySlots]retrySlot
 	last  retrySlot // the one whose place was taken last
 	past  uint64    // requests of backends that have left
+	given uint64    // requests of another process, see InheritRetries
 
 	refused atomic.Uint64
 }
@@ -61,11 +62,39 @@ func (p *Pool) allow(r *budget, now int64, snap *Snapshot, share float64, free u
 	for _, b := range snap.All {
 		total += b.begun()
 	}
+	total += r.given
 	if !r.allow(now, total, share, free) {
 		r.refused.Add(1)
 		return false
 	}
 	return true
+}
+
+// Retried is how many requests there were in the window that ends at time now, ns, and how many retries: what the next
+// process shall know by InheritRetries.
+func (p *Pool) Retried(now int64) (requests, retries uint64) {
+	r := &p.retry
+	total := r.left()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range p.snap.Load().All {
+		total += b.begun()
+	}
+	retries, n := r.inWindow(now, total+r.given)
+	return uint64(n), retries
+}
+
+// InheritRetries says what Retried said in the process that this one takes over from, at time now, ns. A pool that has
+// not seen a request yet could retry hardly anything, and what befalls backends does not wait for that.
+func (p *Pool) InheritRetries(now int64, requests, retries uint64) {
+	r := &p.retry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.given = requests
+	r.last = retrySlot{at: now - retryWindow, retries: 1}
+	if retries > 0 {
+		r.slots[now/(retryWindow/retrySlots)%retrySlots] = retrySlot{at: now, requests: requests, retries: retries}
+	}
 }
 
 // RetriesRefused is how often AllowRetry said no.

@@ -42,6 +42,59 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// A process that takes over from another may retry as that could: by the requests of the last ten seconds, less what they had
+// retried already.
+func TestBudgetInherited(t *testing.T) {
+	for _, c := range []struct {
+		requests, retries uint64
+		after             int64 // ns, when it is asked
+		allowed           int
+	}{
+		{0, 0, 0, 3},
+		{1000, 0, 0, 203},
+		{1000, 150, 0, 53},
+		{1000, 203, 0, 0},
+		{1000, 0, 5e9, 3 + 133}, // they are taken to have come evenly until now, as always
+		{1000, 203, 5e9, 0},
+		{1000, 203, 11e9, 3},
+		{1000, 0, 30e9, 3 + 50},
+	} {
+		old, p := newPool("a b"), newPool("a b")
+		s := new(Selection)
+		for range c.requests {
+			s.Reset(95e9, 1)
+			l, err := old.Acquire(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Done(Outcome{Now: 95e9, Status: 200})
+		}
+		if c.requests > 0 { // they came after this one
+			old.retry.last = retrySlot{at: 90e9, retries: 1}
+		}
+		for range c.retries {
+			if !old.AllowRetry(99e9) {
+				t.Fatal("refused")
+			}
+		}
+		requests, retries := old.Retried(100e9)
+		if requests < c.requests*98/100 || requests > c.requests || retries != c.retries {
+			t.Errorf("%d requests and %d retries; it says %d and %d", c.requests, c.retries, requests, retries)
+		}
+		const now = 1e6 // of a process that has just begun
+		p.InheritRetries(now, c.requests, c.retries)
+		allowed := 0
+		for range 1000 {
+			if p.AllowRetry(now + c.after) {
+				allowed++
+			}
+		}
+		if d := allowed - c.allowed; d < -1 || d > 1 {
+			t.Errorf("%d requests, %d retries, after %v s: %d allowed, want %d", c.requests, c.retries, c.after/1e9, allowed, c.allowed)
+		}
+	}
+}
+
 // TestBudgetHolds: whatever the load, retries in the last 10 s stay below a fifth of all requests so far and what is
 // free, and something is always free after a calm.
 func TestBudgetHolds(t *testing.T) {
