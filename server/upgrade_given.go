@@ -63,7 +63,7 @@ type givens []*given
 func (all givens) take(network, address, name string) *given {
 	for _, fits := range []func(*given) bool{
 		func(g *given) bool { return g.key == address && g.name == name },
-		func(g *given) bool { return g.key == address },
+		func(g *given) bool { return g.called(address, name) },
 		func(g *given) bool { return network == "tcp" && listensAt(g.addr, address) },
 	} {
 		for _, g := range all {
@@ -76,10 +76,18 @@ func (all givens) take(network, address, name string) *given {
 	return nil
 }
 
+// called reports whether the socket had that address in a configuration. A listener may be renamed, but with port 0 the admin
+// server, which has no name, and a listener are called the same and are not.
+func (g *given) called(address, name string) bool {
+	return g.key == address && (g.name == "") == (name == "")
+}
+
 // wanted reports whether cfg has an address that the socket is taken for.
 func (g *given) wanted(cfg *config.Config) bool {
-	fits := func(address string) bool { return g.key == address || listensAt(g.addr, address) }
-	return fits(cfg.Admin.Address) || slices.ContainsFunc(cfg.Listens, func(l config.Listen) bool { return fits(l.Address) })
+	fits := func(address, name string) bool {
+		return g.called(address, name) || listensAt(g.addr, address)
+	}
+	return fits(cfg.Admin.Address, "") || slices.ContainsFunc(cfg.Listens, func(l config.Listen) bool { return fits(l.Address, l.Name) })
 }
 
 // lasts reports whether systemd holds the socket at a.

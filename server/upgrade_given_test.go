@@ -44,6 +44,7 @@ func TestTake(t *testing.T) {
 		{network: "tcp", key: "127.0.0.1:0", name: "two", addr: at(1002)},
 		{network: "unix", key: "/run/lb.sock", addr: &net.UnixAddr{Name: "/run/lb.sock", Net: "unix"}},
 		{network: "tcp", addr: at(80), lasting: true},
+		{network: "tcp", key: "127.0.0.1:0", addr: at(1003)}, // of the admin server
 	}
 	for _, c := range []struct {
 		network, address, name string
@@ -52,6 +53,8 @@ func TestTake(t *testing.T) {
 		{"tcp", "127.0.0.1:0", "two", 1},
 		{"tcp", "127.0.0.1:0", "renamed", 0},
 		{"tcp", "127.0.0.1:0", "three", -1},
+		{"tcp", "127.0.0.1:0", "", 4},
+		{"tcp", "127.0.0.1:0", "", -1},
 		{"tcp", "/run/lb.sock", "", -1},
 		{"unix", "/run/lb.sock", "", 2},
 		{"unix", "/run/lb.sock", "", -1},
