@@ -44,8 +44,12 @@ func (c *chaos) setup(variant int) setup {
 	return s
 }
 
-// reload has lb read a configuration of that variant. The caller holds mu.
+// reload has lb read a configuration of that variant. The caller holds mu. One that says something new of each backend,
+// max_inflight, brings back those that are removed: that is not among what is tried.
 func (c *chaos) reload(variant int) {
+	if c.turns["removed"] > 0 && (variant == 3) != (c.variant == 3) {
+		variant = c.variant
+	}
 	c.variant = variant
 	s := c.setup(variant)
 	s.write(c.t, c.l.config, c.l.logPath)
@@ -176,15 +180,19 @@ func (c *chaos) actOn(what int, coin bool, n *instance, a, b time.Duration) {
 		})
 	case 26:
 		do("remove and add", func() {
+			c.turn("removed", 1)
 			n.stopIt(c.remove(n, "8s"))
 			n.revive()
 			c.add(n)
+			c.turn("removed", -1)
 		})
 	case 27:
 		do("remove and add as it is", func() {
+			c.turn("removed", 1)
 			c.remove(n, "0s")
 			time.Sleep(a)
 			c.add(n)
+			c.turn("removed", -1)
 		})
 	case 28:
 		do("guest", func() { // one that the file does not have

@@ -22,8 +22,7 @@ func (c *chaos) drain(n *instance, wait string) bool {
 
 // remove is drain, and out of the pool.
 func (c *chaos) remove(n *instance, wait string) bool {
-	from := time.Now()
-	defer func() { n.drained(from) }()
+	defer n.drained(time.Now())
 	return c.order(n, "remove", "app", n.name, "--force", "--wait", wait) == 0
 }
 
@@ -38,14 +37,26 @@ func (c *chaos) weigh(n *instance, weight string) {
 	}
 }
 
-// order gives an order about an instance.
+// order gives an order about an instance. Who waits for its end while lb is upgraded may have to ask again: the old process
+// ends before what was ordered, and what is to be used again may be so later.
 func (c *chaos) order(n *instance, args ...string) int {
-	code, out := c.lb(append([]string{args[0], "--config", c.l.config}, args[1:]...)...)
-	// 5: something is left of what was drained; or what is to be used again has weight 0.
-	if code != 0 && (code != 5 || (args[0] == "ready" || args[0] == "add") && !strings.Contains(out, "its weight is 0")) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		code, out := c.lb(append([]string{args[0], "--config", c.l.config}, args[1:]...)...)
+		joins := args[0] == "ready" || args[0] == "add"
+		switch {
+		case code == 0, code == 5 && (!joins || strings.Contains(out, "its weight is 0")): // 5: something is left of what was drained
+			return code
+		case time.Now().After(end):
+		case code == 5:
+			args = []string{"ready", "app", n.name}
+			continue
+		case code == 1 && strings.HasSuffix(strings.TrimSpace(out), "EOF") && (args[0] == "ready" || args[0] == "drain"):
+			c.count(args[0] + ", again")
+			continue
+		}
 		c.t.Errorf("%v: %d %s", args, code, out)
+		return code
 	}
-	return code
 }
 
 // upgrade has another process take over.

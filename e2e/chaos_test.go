@@ -25,7 +25,7 @@ type chaos struct {
 	mu      sync.Mutex // guards what the configuration holds, and orders its changes
 	variant int
 	address string         // of [listen.web]
-	turns   map[string]int // 1: something that there is one of at a time is under way
+	turns   map[string]int // of what is under way, how many there are
 	done    map[string]int // what was done to them, and how often
 }
 
@@ -158,11 +158,14 @@ func (c *chaos) alone(what string) (free func(), ok bool) {
 		return nil, false
 	}
 	c.turns[what]++
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.turns[what]--
-	}, true
+	return func() { c.turn(what, -1) }, true
+}
+
+// turn says that one more, or less, of a kind is under way.
+func (c *chaos) turn(what string, by int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turns[what] += by
 }
 
 func clock(at time.Time) string { return at.Format("05.000") }

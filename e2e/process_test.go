@@ -15,7 +15,7 @@ import (
 
 // patience is how long a condition may take to come true before its test fails. It bounds hangs and measures
 // nothing: other work on the machine may make everything slow.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // eventually waits until cond holds.
 func eventually(t testing.TB, what string, cond func() bool) {

@@ -38,7 +38,8 @@ func slope(y []float64) float64 {
 
 // Steady mixed load: not one request fails, and memory, goroutines and descriptors stay where they are: the line that
 // fits their samples best, from a fifth of the time on, when lb has its size, rises by no more than a few.
-// SOAK_TIME says how long; make soak takes an hour. SOAK_RATE is requests a second.
+// SOAK_TIME says how long; make soak takes an hour. SOAK_RATE is requests a second, SOAK_PATIENCE what clients have: other
+// programs may have the processors for longer.
 func TestSoak(t *testing.T) {
 	length := lasting(t, "SOAK_TIME", 15*time.Second)
 	rate := 100
@@ -47,9 +48,11 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("SOAK_RATE: %v", err)
 		}
 	}
-	apps := startApps(t, 4, "chaos.mjs")
+	patience = lasting(t, "SOAK_PATIENCE", patience)
+	apps := startApps(t, 4, "chaos.mjs", "SESSIONS=1")
 	l := startLB(t, setup{backends: apps, log: `path = "/dev/null"`})
 	load := startMixed(t, l.addr, rate, 1, false)
+	load.startVisits(4, 1)
 	every := max(500*time.Millisecond, min(5*time.Second, length/100))
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -63,7 +66,8 @@ func TestSoak(t *testing.T) {
 		}
 		if time.Since(note) >= 5*time.Minute || time.Since(begin) >= length {
 			note = time.Now()
-			t.Logf("after %v: %d requests, %d failed, %d WebSockets; lb holds %v", time.Since(begin).Round(time.Second), load.sent.Load(), load.failed.Load(), load.talked.Load(), u)
+			t.Logf("after %v: %d requests, %d failed, %d WebSockets, %d sessions of Socket.IO; lb holds %v", time.Since(begin).Round(time.Second),
+				load.sent.Load(), load.failed.Load(), load.talked.Load(), load.visited.Load(), u)
 		}
 	}
 	load.over()
@@ -72,6 +76,9 @@ func TestSoak(t *testing.T) {
 	}
 	for _, k := range load.talks {
 		t.Errorf("WebSocket %s of %s, after %d messages: %v", k.id, k.instance, k.said, k.err)
+	}
+	for _, v := range load.visits {
+		t.Errorf("%s", v.String())
 	}
 	// What connections there are at one moment varies with the load; the line through all samples does so less, the less
 	// the more there are.

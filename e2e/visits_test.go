@@ -246,6 +246,14 @@ func (p *visitor) hear(want string) error {
 
 // goOver takes the session from polling to a WebSocket.
 func (p *visitor) goOver() error {
+	for _, packet := range p.left { // which belongs to the polling
+		if packet == eioPing {
+			if err := p.send(eioPong); err != nil {
+				return err
+			}
+		}
+	}
+	p.left = nil
 	id := fmt.Sprint(p.m.ids.Add(1))
 	p.ids = append(p.ids, id)
 	p.last, p.how = time.Now(), "upgrade"
