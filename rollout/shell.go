@@ -65,22 +65,36 @@ const (
 	pipeWait = time.Second
 )
 
+// guard is the shell script that runs a command, $1, beside somebody who watches over its process group: when the pipe at
+// descriptor 3 closes without a line, this process was killed, and nobody sees the command through. lb puts the backend
+// back then, and the command would restart it in the middle of requests.
+var guard = fmt.Sprintf(`(trap '' TERM INT HUP; read -r _ || { kill -TERM 0; sleep %d; kill -KILL 0; }) <&3 >/dev/null 2>&1 3<&- &
+exec 3<&-; exec sh -c "$1"`, int(killWait.Seconds()))
+
 // Shell is the Command that runs line by sh, in a process group of its own, with what it is for filled in and in the
-// environment. When ctx ends, the whole group is told to end, and killed if it does not.
+// environment. When ctx ends, or this process does, the whole group is told to end, and killed if it does not.
 func Shell(line string) Command {
 	return func(ctx context.Context, t Target, out func(string)) error {
 		text, err := Expand(line, t)
 		if err != nil {
 			return err
 		}
-		cmd := exec.Command("sh", "-c", text)
+		watched, alive, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer alive.Close()
+		cmd := exec.Command("sh", "-c", guard, "sh", text)
+		cmd.ExtraFiles = []*os.File{watched}
 		cmd.Env = append(os.Environ(), "LB_POOL="+t.Pool, "LB_BACKEND="+t.Name, "LB_ADDRESS="+t.Address, "LB_HOST="+t.Host, "LB_PORT="+t.Port,
 			"LB_INDEX="+strconv.Itoa(t.Index))
 		lines := &lineWriter{out: out}
 		cmd.Stdout, cmd.Stderr = lines, lines
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.WaitDelay = pipeWait
-		if err := cmd.Start(); err != nil {
+		err = cmd.Start()
+		watched.Close()
+		if err != nil {
 			return err
 		}
 		ended := make(chan error, 1)
@@ -98,6 +112,7 @@ func Shell(line string) Command {
 			signal(cmd, syscall.SIGKILL) // what is left of the group
 			err = errors.Join(ctx.Err(), err)
 		}
+		alive.WriteString("\n") // what it left behind on purpose may go on
 		lines.end()
 		if ctx.Err() == nil && errors.Is(err, exec.ErrWaitDelay) {
 			err = nil // it has ended well; a process in the background still holds its output

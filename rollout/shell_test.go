@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -110,5 +111,24 @@ func TestShellLeavesBehind(t *testing.T) {
 		t.Errorf("it did not live on: %v", err)
 	}
 	syscall.Kill(pid, syscall.SIGKILL)
+	gone(t, pid)
+}
+
+// TestShellEndsWithUs holds that a command does not outlive a rollout that is killed: nobody would wait for the instance that
+// it restarts.
+func TestShellEndsWithUs(t *testing.T) {
+	if path := os.Getenv("LB_TEST_SHELL"); path != "" {
+		Shell("trap '' TERM; sleep 1000 & echo $! > "+path+"; wait; wait")(context.Background(), target, func(string) {})
+		return
+	}
+	path := filepath.Join(t.TempDir(), "pid")
+	us := exec.Command(os.Args[0], "-test.run=^TestShellEndsWithUs$")
+	us.Env = append(os.Environ(), "LB_TEST_SHELL="+path)
+	if err := us.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := pidIn(t, path)
+	us.Process.Kill()
+	us.Wait()
 	gone(t, pid)
 }
