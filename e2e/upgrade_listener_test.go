@@ -99,6 +99,35 @@ func TestUpgradeMovedListener(t *testing.T) {
 	n.end()
 }
 
+// A request that waits while all backends are drained, as lb is upgraded, is served by the old process when they are taken back:
+// which only the new one is told.
+func TestUpgradeWhileWaiting(t *testing.T) {
+	apps := startApps(t, 1, "chaos.mjs")
+	n := startLineage(t, setup{backends: apps, pool: "hold = \"30s\""})
+	command := func(args ...string) {
+		t.Helper()
+		if code, out, errs := run(t, lbBinary, append(args, "--config", n.config)...); code != 0 {
+			t.Fatalf("%v: %d %s%s", args, code, out, errs)
+		}
+	}
+	command("drain", "app", "a")
+	answers := make(chan answer, 1)
+	go func() {
+		c := &conn{addr: n.addr}
+		defer c.close()
+		answers <- c.do("POST", "/sum/1", "a body")
+	}()
+	n.reaches(1, "lb_pool_waiting_requests")
+	if code, out, errs := n.upgrade("--watch", "0s"); code != 0 {
+		t.Fatalf("upgrade: %d %s%s", code, out, errs)
+	}
+	command("ready", "app", "a")
+	if a := <-answers; !a.ok() {
+		t.Error(a.String())
+	}
+	n.end()
+}
+
 // quietPort is a free port that the system gives to nobody by itself.
 func quietPort(t testing.TB, r *rand.Rand) string {
 	t.Helper()

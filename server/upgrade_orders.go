@@ -68,7 +68,7 @@ func (a away) key() string { return a.Pool + " " + a.Name + " " + a.Address }
 // drains is what a process in charge has the one before it do.
 type drains struct {
 	asking  sync.Mutex
-	told    map[string]bool // guarded by asking: backends that it was told to drain
+	told    map[string]bool // guarded by asking: backends that drain there, as it was told to or did by itself
 	deaf    bool            // guarded by asking: it is of a version that does not answer
 	answers chan away       // has room for one
 }
@@ -92,10 +92,7 @@ func (s *Server) leftBefore(b *upstream.Backend) away {
 	if b.Life().Wanted == upstream.In || d.deaf {
 		return none
 	}
-	if d.told == nil {
-		d.told = map[string]bool{}
-	}
-	d.told[none.key()] = true
+	d.note(b)
 	select {
 	case <-d.answers: // one that came too late
 	default:
@@ -121,6 +118,22 @@ func (s *Server) leftBefore(b *upstream.Backend) away {
 	}
 }
 
+// drainsThere notes that b drained in the process before when this one took over: what waits there for somebody to come
+// back would wait in vain otherwise.
+func (d *drains) drainsThere(b *upstream.Backend) {
+	d.asking.Lock()
+	defer d.asking.Unlock()
+	d.note(b)
+}
+
+// note is drainsThere. The caller holds asking.
+func (d *drains) note(b *upstream.Backend) {
+	if d.told == nil {
+		d.told = map[string]bool{}
+	}
+	d.told[awayOf(b).key()] = true
+}
+
 // answer takes one of the process before in.
 func (d *drains) answer(m *message) {
 	var a away
@@ -133,7 +146,7 @@ func (d *drains) answer(m *message) {
 	}
 }
 
-// tellBefore has the process before use b again, if it was told to drain it.
+// tellBefore has the process before use b again, if it drains there.
 func (s *Server) tellBefore(b *upstream.Backend) {
 	if s.before == nil {
 		return

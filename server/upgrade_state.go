@@ -107,6 +107,9 @@ func (s *Server) adopt(st *state) {
 				case bs.Draining:
 					p.SetWanted(b, upstream.Draining)
 				}
+				if bs.Draining {
+					s.before.drains.drainsThere(b)
+				}
 				if bs.Out != "" || bs.Bad != nil {
 					left = append(left, s.rollouts.inherit(b, bs.Out, bs.Bad))
 				}
