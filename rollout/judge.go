@@ -21,9 +21,9 @@ const (
 	// enough is how many requests a p95 takes, on both sides: with fewer it is that of the five slowest.
 	enough = 100
 	// some is how many requests of the canary are enough when half of them are slower than the others' p95: were it
-	// like the others, one in twenty would be. A canary that is slow gets few, since lb sends requests where they are
-	// served soonest.
-	some = 20
+	// like the others, one in twenty would be, and four of eight once in 2,700 times. A canary that is slow gets few, since lb
+	// sends requests where they are served soonest: one that took 150 ms among others of 2 ms got 12 of 1,180 under adaptive.
+	some = 8
 	// slowLeast is what a p95 has to be more, beside the percentage: what is fast anyway may differ by chance.
 	slowLeast = 10 * time.Millisecond
 	// longest is how many times as long as asked for the watch may take when there are too few requests.
