@@ -54,7 +54,7 @@ pool = "app"
 		{"access_log", "format", `"json"`, `"off"`},
 		{"pool.app", "hash", `"header:X"`, `"ip"`},
 		{"pool.app", "retries", "2", "1"},
-		{"pool.app", "strategy", `"hash"`, `"least_conn"`},
+		{"pool.app", "strategy", `"hash"`, `"adaptive"`},
 		{"pool.app.health", "fall", "3", "5"},
 		{"route.app", "path", `"/"`, `"/app"`},
 	}

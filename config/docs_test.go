@@ -157,7 +157,7 @@ func TestExample(t *testing.T) {
 	}
 	lines := strings.Split(string(data), "\n")
 	plain := read(lines)
-	const want = "config.toml: ok: listens on :8080, sends everything to pool app (4 backends, least_conn), metrics on 127.0.0.1:9901"
+	const want = "config.toml: ok: listens on :8080, sends everything to pool app (4 backends, adaptive), metrics on 127.0.0.1:9901"
 	if got := plain.Summary(); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}

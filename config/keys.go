@@ -141,7 +141,7 @@ var keys = []Key{
 
 	{Table: "pool.NAME", Name: "backends", kind: kindBackends,
 		Doc: `The instances of your app: "host:port", "host:3000-3003" for a range of ports, "unix:/path" for a unix socket. A port or a range alone is on 127.0.0.1. Or tables, see below.`},
-	{Table: "pool.NAME", Name: "strategy", kind: kindChoice, Default: `"least_conn"`, words: strategies,
+	{Table: "pool.NAME", Name: "strategy", kind: kindChoice, Default: `"adaptive"`, words: strategies,
 		Doc: `Which backend gets the next request. See "Strategies" below.`},
 	{Table: "pool.NAME", Name: "hash", kind: kindHash, Default: `"ip"`,
 		Doc: `What the strategy "hash" looks at: the client's address, a request header, a cookie, a parameter of the query, the path, or its first, second ... part. Allowed with that strategy only.`},
@@ -343,7 +343,7 @@ var keys = []Key{
 		Doc: `The largest body of a request. Then status 413. 0 means no limit: bodies are streamed, not stored.`},
 }
 
-var strategies = []string{"least_conn", "ewma", "adaptive", "p2c", "round_robin", "random", "hash"}
+var strategies = []string{"adaptive", "least_conn", "ewma", "p2c", "round_robin", "random", "hash"}
 
 // Strategies lists the names that pool.NAME.strategy takes, the default first.
 func Strategies() []string { return append([]string(nil), strategies...) }

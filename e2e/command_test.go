@@ -73,7 +73,7 @@ func TestCommands(t *testing.T) {
 		code int
 		want string // a pattern for both outputs
 	}{
-		{[]string{"check", good}, 0, `^\S+config.toml: ok: .*pool app \(4 backends, least_conn\).*$`},
+		{[]string{"check", good}, 0, `^\S+config.toml: ok: .*pool app \(4 backends, adaptive\).*$`},
 		{[]string{"check", "../config.toml"}, 0, `^../config.toml: ok: `},
 		{[]string{"version"}, 0, `^lb \S+ \(go1\.\d+.*, \w+/\w+\)$`},
 		{[]string{"--help"}, 0, `(?s)Usage:.*lb demo.*lb check config.toml.*lb run config.toml`},
@@ -171,7 +171,7 @@ func TestDemo(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		find(`pool app, least_conn\s+\d+ requests`)
+		find(`pool app, adaptive\s+\d+ requests`)
 		find(`127\.0\.0\.1:\d+\s+ready\s+[1-9]`)
 		p.signal(sig)
 		if code := p.wait(); code != 0 {

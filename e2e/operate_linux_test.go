@@ -35,8 +35,12 @@ func TestStatusStates(t *testing.T) {
 		return code == 0
 	})
 	traffic.goesOn(t, 100)
-	l.cli(0, `lb \S+, running for .*, pid \d+.*listening on web 127.*pool app: least_conn, 3 of 3 ready, .*\na +ready .*\nb +ready .*\nc +ready `, "status")
+	l.cli(0, `lb \S+, running for .*, pid \d+.*listening on web 127.*pool app: adaptive, 3 of 3 ready, .*\na +ready .*\nb +ready .*\nc +ready `, "status")
 	apps[2].kill()
+	eventually(t, "lb has noticed", func() bool {
+		code, _, _ := run(t, lbBinary, "status", "--config", l.config)
+		return code == 6
+	})
 	l.cli(6, `2 of 3 ready.*\nc +(down|ejected) .*\n    .*(refused|hung up|reset|closed).*`, "status", "app")
 	l.cli(0, `app a: drained after`, "drain", "app", "a")
 	l.cli(6, fmt.Sprintf(`\na +draining .*\n    told to by uid %d`, os.Getuid()), "status")
@@ -110,11 +114,11 @@ func (l *lb) reloads(pattern string, flags ...string) {
 func TestExplainChoices(t *testing.T) {
 	apps := startApps(t, 2, "express.mjs")
 	l := startLB(t, setup{backends: apps})
-	l.cli(0, `no request came; this is how its backends stand\n +a +0 in flight of weight 1\n +b +0 in flight of weight 1`, "explain", "--wait", "100ms")
+	l.cli(0, `no request came; this is how its backends stand\n +a +not measured yet x \(0\+1\)\n +b +not measured yet x \(0\+1\)`, "explain", "--wait", "100ms")
 	traffic := startLoad(t, l.addr, 4, 200, nil)
-	l.cli(0, `GET e2e\.test/work/\d+ -> [ab]\n  pool app, least_conn: (all are idle: by turns|fewest in flight for its weight)\n.*\d in flight of weight 1`, "explain", "app", "--last", "5")
+	l.cli(0, `GET e2e\.test/work/\d+ -> [ab]\n  pool app, adaptive: [^\n]+\n.* x \(\d+\+1`, "explain", "app", "--last", "5")
 	l.cli(0, "drained", "drain", "app", "b")
-	l.cli(0, `-> a\n  pool app, least_conn: the only one that is ready\n  > a .*\n    b +not: draining`, "explain")
+	l.cli(0, `-> a\n  pool app, adaptive: the only one that is ready\n  > a .*\n    b +not: draining`, "explain")
 	allOK(t, traffic.end())
 }
 
@@ -240,7 +244,7 @@ func TestTop(t *testing.T) {
 					}
 				}
 			}
-			shows(`^lb \S+, running for .*pool app: least_conn, 3 of 3 ready.*\na +ready.*\nb +ready.*\nc +ready.*sorted by the file`)
+			shows(`^lb \S+, running for .*pool app: adaptive, 3 of 3 ready.*\na +ready.*\nb +ready.*\nc +ready.*sorted by the file`)
 			if now := p.modes(t); now.Lflag&syscall.ICANON != 0 || now.Lflag&syscall.ECHO != 0 {
 				t.Error("the terminal is not in raw mode")
 			}

@@ -36,7 +36,7 @@ func TestExplain(t *testing.T) {
 	}
 	l.end(t)
 	for _, d := range got {
-		if d.Chosen != a.addr || d.Why != "the only one that is ready" || d.Pool != "app" || d.Strategy != "least_conn" || d.Attempt != 1 ||
+		if d.Chosen != a.addr || d.Why != "the only one that is ready" || d.Pool != "app" || d.Strategy != "adaptive" || d.Attempt != 1 ||
 			!strings.HasPrefix(d.Request, "GET 127.0.0.1:") || !strings.HasSuffix(d.Request, "/") {
 			t.Errorf("%+v", d)
 		}
@@ -50,7 +50,7 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	view, err := h.View("")
-	if err != nil || len(view) != 1 || view[0].Attempt != 0 || view[0].Chosen != "" || view[0].Candidates[0].Score != "0 in flight of weight 1" {
+	if err != nil || len(view) != 1 || view[0].Attempt != 0 || view[0].Chosen != "" || view[0].Candidates[0].Score != "not measured yet x (0+1)" {
 		t.Errorf("%v %+v", err, view)
 	}
 	if _, err := h.View("ap"); !errors.Is(err, admin.ErrUnknown) {

@@ -255,7 +255,7 @@ pool = "b"
 	if err := json.Unmarshal([]byte(body), &st); code != 200 || err != nil {
 		t.Fatalf("status: %d %v %q", code, err, body)
 	}
-	if st.State != "running" || len(st.Pools) != 2 || st.Pools[0].Name != "a" || st.Pools[0].Strategy != "least_conn" ||
+	if st.State != "running" || len(st.Pools) != 2 || st.Pools[0].Name != "a" || st.Pools[0].Strategy != "adaptive" ||
 		st.Listeners[0].Requests != 21 || st.Pools[1].Backends[0].Requests != 1 || st.Pools[1].Backends[0].State != admin.Ready {
 		t.Errorf("status: %s", body)
 	}

@@ -22,7 +22,7 @@ func Names() []string {
 }
 
 // Default is the strategy of a pool that names none.
-func Default() string { return "least_conn" }
+func Default() string { return "adaptive" }
 
 // Options are for tests and simulations.
 type Options struct {

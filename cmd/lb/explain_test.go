@@ -46,7 +46,7 @@ func TestExplain(t *testing.T) {
 	at := app.Listener.Addr().String()
 	r := runLB(t, `backends = ["`+at+`"]`)
 	web := "http://" + r.event(`listener=web address=(\S+)`)
-	r.do(0, `\S+  pool app, least_conn: no request came; .*\n    `+at+`  0 in flight of weight 1\n`, "", "explain", "--wait", "10ms")
+	r.do(0, `\S+  pool app, adaptive: no request came; .*\n    `+at+`  not measured yet x \(0\+1\)\n`, "", "explain", "--wait", "10ms")
 	r.do(7, "", `lb: pool "ap" is not known, did you mean "app"\?\n`, "explain", "ap")
 	r.do(64, "", "lb: --last 0: it is 1 to 10000\n", "explain", "--last", "0")
 

@@ -204,7 +204,7 @@ func (i *wizard) ask(a *choices) error {
 		}
 	}
 	if !i.given("strategy") {
-		if err := i.question(&a.strategy, "strategy", "Who gets the next request? least_conn for apps that wait for databases and the like, adaptive for apps that compute (server-side rendering)", a.strategy); err != nil {
+		if err := i.question(&a.strategy, "strategy", "Who gets the next request? adaptive is right for most apps; docs/balancing.md says when another is", a.strategy); err != nil {
 			return err
 		}
 	}

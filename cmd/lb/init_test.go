@@ -30,18 +30,18 @@ func TestInitFlags(t *testing.T) {
 		has           []string // lines
 		next          string
 	}{
-		{"--ports 3000-3003", "config.toml: ok: listens on :8080, sends everything to pool app (4 backends, least_conn), metrics on 127.0.0.1:9901",
-			[]string{`backends = ["127.0.0.1:3000-3003"]`, `#strategy = "least_conn"`, `#path = "/health"`, `#trusted_proxies = ["10.0.0.0/16"]`, `#path = "-"`},
+		{"--ports 3000-3003", "config.toml: ok: listens on :8080, sends everything to pool app (4 backends, adaptive), metrics on 127.0.0.1:9901",
+			[]string{`backends = ["127.0.0.1:3000-3003"]`, `#strategy = "adaptive"`, `#path = "/health"`, `#trusted_proxies = ["10.0.0.0/16"]`, `#path = "-"`},
 			"curl http://127.0.0.1:8080/ "},
-		{"--ports 3000,10.0.0.7:4000-4001 --listen 10.0.0.1:81 --health /healthz?full=1 --strategy adaptive --trusted-proxies 10.0.0.0/16,10.1.0.0/16 --output a.toml",
-			"a.toml: ok: listens on 10.0.0.1:81, sends everything to pool app (3 backends, adaptive), metrics on 127.0.0.1:9901",
-			[]string{`backends = ["127.0.0.1:3000", "10.0.0.7:4000-4001"]`, `strategy = "adaptive"`, `path = "/healthz?full=1"`, `trusted_proxies = ["10.0.0.0/16", "10.1.0.0/16"]`, `address = "10.0.0.1:81"`},
+		{"--ports 3000,10.0.0.7:4000-4001 --listen 10.0.0.1:81 --health /healthz?full=1 --strategy ewma --trusted-proxies 10.0.0.0/16,10.1.0.0/16 --output a.toml",
+			"a.toml: ok: listens on 10.0.0.1:81, sends everything to pool app (3 backends, ewma), metrics on 127.0.0.1:9901",
+			[]string{`backends = ["127.0.0.1:3000", "10.0.0.7:4000-4001"]`, `strategy = "ewma"`, `path = "/healthz?full=1"`, `trusted_proxies = ["10.0.0.0/16", "10.1.0.0/16"]`, `address = "10.0.0.1:81"`},
 			"curl http://10.0.0.1:81/ "},
-		{"--ports 3000 --sticky", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, least_conn), metrics on 127.0.0.1:9901",
+		{"--ports 3000 --sticky", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, adaptive), metrics on 127.0.0.1:9901",
 			[]string{"[pool.app.affinity]", `kind = "cookie"`}, "lb reload config.toml "},
-		{"--ports 3000 --socketio", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, least_conn), metrics on 127.0.0.1:9901",
+		{"--ports 3000 --socketio", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, adaptive), metrics on 127.0.0.1:9901",
 			[]string{"[pool.app.affinity]", `#kind = "cookie"`, "#rebalance = 10"}, "lb run config.toml "},
-		{"--ports unix:/run/app.sock --listen [::1]:8080 --yes", "config.toml: ok: listens on [::1]:8080, sends everything to pool app (1 backend, least_conn), metrics on 127.0.0.1:9901",
+		{"--ports unix:/run/app.sock --listen [::1]:8080 --yes", "config.toml: ok: listens on [::1]:8080, sends everything to pool app (1 backend, adaptive), metrics on 127.0.0.1:9901",
 			[]string{`backends = ["unix:/run/app.sock"]`}, "curl http://[::1]:8080/ "},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestInitFlags(t *testing.T) {
 
 // TestInitService holds what is otherwise in the file of the service.
 func TestInitService(t *testing.T) {
-	a := choices{ports: "3000", listen: ":80", strategy: "least_conn", output: servicePath}
+	a := choices{ports: "3000", listen: ":80", strategy: "adaptive", output: servicePath}
 	c, err := config.Parse(servicePath, []byte(a.text()))
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func TestInitQuestions(t *testing.T) {
 		asked       []string
 	}{
 		{name: "defaults", typed: "\n\n\n\n\n\n", machine: machine, health: "/healthz",
-			want:  []string{`backends = ["127.0.0.1:4000-4001", "127.0.0.1:4003"]`, `address = ":8080"`, `path = "/healthz"`, `#strategy = "least_conn"`},
+			want:  []string{`backends = ["127.0.0.1:4000-4001", "127.0.0.1:4003"]`, `address = ":8080"`, `path = "/healthz"`, `#strategy = "adaptive"`},
 			asked: []string{"  22          (another user's; root sees whose)\n  2999        PM2 v7.0.4: God Daemon (/root/.pm2)\n  3900        node /srv/other.js\n  4000-4001   node /srv/app.js (2 processes)\n", "postgres -D ?[2J", "[4000-4001,4003]: ", "[/healthz]: ", "[none]: "}},
 		{name: "nothing known", typed: "\n\n\n\n\n\n", want: []string{`backends = ["127.0.0.1:3000-3003"]`, `#path = "/health"`}, asked: []string{"[3000-3003]: "}},
 		{name: "an app that says yes to all", typed: "\n\n\n\n\n\n", machine: machine, health: "/health", all: true, want: []string{`#path = "/health"`}},
@@ -188,7 +188,7 @@ func TestInitQuestions(t *testing.T) {
 					}
 					return 404
 				}}
-			if err := i.run(choices{strategy: "least_conn", output: "config.toml"}); err != nil {
+			if err := i.run(choices{strategy: "adaptive", output: "config.toml"}); err != nil {
 				t.Fatalf("%v\n%s", err, prompt.String())
 			}
 			text, err := os.ReadFile("config.toml")
@@ -213,7 +213,7 @@ func TestInitInterrupted(t *testing.T) {
 	t.Chdir(t.TempDir())
 	i := wizard{in: strings.NewReader("3000\n"), out: new(bytes.Buffer), prompt: new(bytes.Buffer), terminal: true, given: func(string) bool { return false },
 		listening: func() []listener { return nil }, status: func(string) int { return 0 }}
-	if err := i.run(choices{strategy: "least_conn", output: "config.toml"}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
+	if err := i.run(choices{strategy: "adaptive", output: "config.toml"}); err == nil || !strings.Contains(err.Error(), "nothing was written") {
 		t.Error(err)
 	}
 	if left, _ := os.ReadDir("."); len(left) > 0 {

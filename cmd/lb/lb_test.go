@@ -123,7 +123,7 @@ func TestCommands(t *testing.T) {
 		{args: []string{"run", "--help"}, stdout: "<help-run.txt>"},
 		{args: []string{"reload", "--help"}, stdout: "<help-reload.txt>"},
 		{args: []string{"check", "good.toml"},
-			stdout: "good.toml: ok: listens on 127.0.0.1:0, sends everything to pool app (2 backends, least_conn), metrics off\n"},
+			stdout: "good.toml: ok: listens on 127.0.0.1:0, sends everything to pool app (2 backends, adaptive), metrics off\n"},
 		{args: []string{"check", "faults.toml"}, code: 1, stdout: "<faults.txt>"},
 		{args: []string{"run", "faults.toml"}, code: 1, stderr: "<faults.txt>"},
 		{args: []string{"check", "missing.toml"}, code: 1, stderr: "lb: missing.toml: cannot be read: no such file or directory\n"},
@@ -209,7 +209,7 @@ func TestDemo(t *testing.T) {
 	if who := res.Header.Get("X-Instance"); res.StatusCode != 200 || who == "" || !strings.Contains(string(page), who+"</b> answered") {
 		t.Errorf("%d, from %q:\n%s", res.StatusCode, who, page)
 	}
-	c.says(c.stdout.String, `pool app, least_conn +\d+ requests, \d+ a second, 0 failed\n +backend .*\n(?: .* ready .* % .*\n){3}.* \(slow\) +ready`)
+	c.says(c.stdout.String, `pool app, adaptive +\d+ requests, \d+ a second, 0 failed\n +backend .*\n(?: .* ready .* % .*\n){3}.* \(slow\) +ready`)
 	c.signal(syscall.SIGINT)
 	if code := c.wait(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, c.stderr.String())

@@ -172,7 +172,7 @@ func (r *running) do(code int, stdout, stderr string, args ...string) string {
 func TestStatus(t *testing.T) {
 	r := runLB(t, "backends = [1, 2]\nhealth.kind = \"off\"")
 	r.do(0, `lb \S+, running for \ds, pid \d+, .*/config\.toml\nlistening on web 127\.0\.0\.1:\d+ \(0 connections\)\n\n`+
-		`pool app: least_conn, 2 of 2 ready, 0 req/s, 0 in flight\nBACKEND +STATE +SINCE.*\n127\.0\.0\.1:1 ready .*\n127\.0\.0\.1:2 ready .*\n`, "", "status")
+		`pool app: adaptive, 2 of 2 ready, 0 req/s, 0 in flight\nBACKEND +STATE +SINCE.*\n127\.0\.0\.1:1 ready .*\n127\.0\.0\.1:2 ready .*\n`, "", "status")
 	r.do(0, ".*pool app: .*", "", "status", "app")
 	r.do(7, "", `lb: pool "ap" is not known, did you mean "app"\?\n`, "status", "ap")
 	r.do(64, "", "lb: --watch=10ms: it is 100ms to 1h\n", "status", "--watch=10ms")

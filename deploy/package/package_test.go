@@ -84,7 +84,7 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "config.toml: ok: listens on 127.0.0.1:8080, sends everything to pool app (4 backends, least_conn), metrics on 127.0.0.1:9901"
+	const want = "config.toml: ok: listens on 127.0.0.1:8080, sends everything to pool app (4 backends, adaptive), metrics on 127.0.0.1:9901"
 	if got := c.Summary(); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
