@@ -76,10 +76,10 @@ func TestCommands(t *testing.T) {
 		{[]string{"check", good}, 0, `^\S+config.toml: ok: .*pool app \(4 backends, adaptive\).*$`},
 		{[]string{"check", "../config.toml"}, 0, `^../config.toml: ok: `},
 		{[]string{"version"}, 0, `^lb \S+ \(go1\.\d+.*, \w+/\w+\)$`},
-		{[]string{"--help"}, 0, `(?s)Usage:.*lb demo.*lb check config.toml.*lb run config.toml`},
+		{[]string{"--help"}, 0, `(?s)Usage:.*lb demo.*lb init.*lb run.*Setting up:.*check`},
 		{[]string{"run", "--help"}, 0, `(?s)SIGTERM.*SIGHUP.*SIGUSR1.*Exit code`},
 		{[]string{}, 0, `Usage:`},
-		{[]string{"rum"}, 64, `unknown command "rum"`},
+		{[]string{"rum"}, 64, `there is no command "rum", did you mean "lb run"\?`},
 		{[]string{"run", "--fast"}, 64, `has no flag --fast`},
 		{[]string{"check", "a", "b"}, 64, `"b" is too much: lb check \[FILE\]`},
 	} {
