@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"lb/upstream"
@@ -13,13 +14,12 @@ import (
 // lb does not notice until the request is sent.
 type beforehand struct {
 	ready []*upstream.Backend
-	do    *func()
+	do    *atomic.Pointer[func()]
 }
 
 func (b *beforehand) Pick(s *upstream.Selection) *upstream.Backend {
-	if do := *b.do; do != nil {
-		*b.do = nil
-		do()
+	if do := b.do.Swap(nil); do != nil {
+		(*do)()
 	}
 	for _, r := range b.ready {
 		if !s.Has(r.Live) {
@@ -54,7 +54,7 @@ func TestMissedRequest(t *testing.T) {
 			all := []*origin{newOrigin(t, nil), newOrigin(t, nil)}
 			addrs := []string{all[0].addr, all[1].addr}
 			l := newLab(t, addrs, single)
-			var do func()
+			var do atomic.Pointer[func()]
 			l.pool.Update(specs(t, addrs), l.pool.Snapshot().Settings, func(ready []*upstream.Backend) upstream.Strategy {
 				return &beforehand{ready, &do}
 			})
@@ -66,10 +66,11 @@ func TestMissedRequest(t *testing.T) {
 			c.status(200)
 			l.idle(1)
 			sent := make(chan bool)
-			do = func() {
+			end := func() {
 				test.end(b, all[0])
 				close(sent)
 			}
+			do.Store(&end)
 			c.send(test.send[0])
 			<-sent
 			for _, more := range test.send[1:] {
