@@ -107,7 +107,7 @@ func (s *Server) adopt(st *state) {
 				case bs.Draining:
 					p.SetWanted(b, upstream.Draining)
 				}
-				if bs.Draining {
+				if bs.Draining && s.before != nil {
 					s.before.drains.drainsThere(b)
 				}
 				if bs.Out != "" || bs.Bad != nil {

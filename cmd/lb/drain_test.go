@@ -64,7 +64,7 @@ func TestDrain(t *testing.T) {
 	}()
 	<-entered
 	const alone = "lb: no other backend of pool app is ready: requests wait, or fail\n"
-	expect([]string{"drain", "app", "one", "--config", path, "--wait", "1ms"}, 5, `app one: 1 request and 0 WebSockets left after \d+ms; it gets nothing new`+"\n", alone)
+	expect([]string{"drain", "app", "one", "--config", path, "--wait", "1ms"}, 5, `app one: 1 request and 0 WebSockets left after \d+m?s; it gets nothing new`+"\n", alone)
 	waits := start(t, "ready", "app", "one", "--config", path, "--now")
 	waits.wait()
 	waits = start(t, "drain", "app", "one", "--config", path)
