@@ -116,9 +116,9 @@ func TestExplainChoices(t *testing.T) {
 	l := startLB(t, setup{backends: apps})
 	l.cli(0, `no request came; this is how its backends stand\n +a +not measured yet x \(0\+1\)\n +b +not measured yet x \(0\+1\)`, "explain", "--wait", "100ms")
 	traffic := startLoad(t, l.addr, 4, 200, nil)
-	l.cli(0, `GET e2e\.test/work/\d+ -> [ab]\n  pool app, adaptive: [^\n]+\n.* x \(\d+\+1`, "explain", "app", "--last", "5")
+	l.cli(0, `GET e2e\.test/work/\d+ -> [ab]: 200 after \S+ms\n  pool app, adaptive: [^\n]+\n.* x \(\d+\+1`, "explain", "app", "--last", "5")
 	l.cli(0, "drained", "drain", "app", "b")
-	l.cli(0, `-> a\n  pool app, adaptive: the only one that is ready\n  > a .*\n    b +not: draining`, "explain")
+	l.cli(0, `-> a: 200 after \S+ms\n  pool app, adaptive: the only one that is ready\n  > a .*\n    b +not: draining`, "explain")
 	allOK(t, traffic.end())
 }
 
@@ -244,7 +244,7 @@ func TestTop(t *testing.T) {
 					}
 				}
 			}
-			shows(`^lb \S+, running for .*pool app: adaptive, 3 of 3 ready.*\na +ready.*\nb +ready.*\nc +ready.*sorted by the file`)
+			shows(`^lb \S+, running for .*pool app: adaptive, 3 of 3 ready.*\na +ready.*\nb +ready.*\nc +ready.*\nby the file, every 200ms`)
 			if now := p.modes(t); now.Lflag&syscall.ICANON != 0 || now.Lflag&syscall.ECHO != 0 {
 				t.Error("the terminal is not in raw mode")
 			}
@@ -252,7 +252,7 @@ func TestTop(t *testing.T) {
 				t.Errorf("%d lines in a window of 24", n+1)
 			}
 			p.WriteString("nr")
-			shows(`\nc +ready.*\nb +ready.*\na +ready.*sorted by BACKEND, turned round`)
+			shows(`\nc +ready.*\nb +ready.*\na +ready.*\nby BACKEND upward`)
 			p.resize(t, 8, 60)
 			shows(`^lb .*more lines: down`)
 			eventually(t, "it keeps to the smaller window", func() bool { return strings.Count(p.screen(), "\n") < 8 })
