@@ -457,6 +457,10 @@ func (o *origin) run(serve func(*peer)) {
 	defer o.wg.Done()
 	for {
 		c, err := o.ln.Accept()
+		if errors.Is(err, syscall.EMFILE) { // it is of the process that a test leaves without descriptors
+			time.Sleep(time.Millisecond)
+			continue
+		}
 		if err != nil {
 			return
 		}
