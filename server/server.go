@@ -83,7 +83,7 @@ type Server struct {
 	told       chan struct{} // closed when this process is told to stop from inside
 	tell       sync.Once     // closes told
 
-	turn    sync.Mutex // held by a Reload that changes things, and by a stop that begins
+	turn    turn       // held by whoever changes what runs, and by a stop that begins
 	reload  sync.Mutex // one Reload at a time; guards names
 	names   *resolver
 	keys    *keyring
@@ -130,7 +130,7 @@ func New(cfg *config.Config, opt Options) (*Server, error) {
 		opt: opt, log: opt.Log, started: time.Now(), names: newResolver(opt.Resolve),
 		history: history.New(),
 		cut:     make(chan struct{}), gone: make(chan struct{}), broken: make(chan error, 1),
-		before: opt.Before, given: opt.Sockets.all, upgrades: newUpgrades(), told: make(chan struct{}),
+		before: opt.Before, given: opt.Sockets.all, upgrades: newUpgrades(), told: make(chan struct{}), turn: make(turn, 1),
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
 	s.places.Store(&places{})

@@ -26,27 +26,52 @@ var (
 // upgrade usually takes to be decided.
 const turnWait = 5 * time.Second
 
+// turn is a lock that can be waited for beside other things.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
 // inTurn gives an order its turn to change what runs. It is over when done is called, which must be soon: an upgrade, a
 // reload and a stop wait for it.
 func (s *Server) inTurn(ctx context.Context) (done func(), err error) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for begin := time.Now(); ; {
-		if (s.before == nil || s.before.isCharged()) && s.turn.TryLock() {
-			if s.upgrades.hasHanded() {
-				s.turn.Unlock()
-				return nil, errHanded
-			}
-			return s.turn.Unlock, nil
-		}
-		if ctx.Err() != nil && time.Since(begin) > turnWait {
-			return nil, admin.Refused(errUndecided)
-		}
+	ctx, cancel := atLeast(ctx, turnWait)
+	defer cancel()
+	if s.before != nil && !s.before.isCharged() {
 		select {
-		case <-tick.C:
+		case <-s.before.yours:
 		case <-s.gone: // it was called off, and the one before goes on
 			return nil, errHanded
+		case <-ctx.Done():
+			return nil, admin.Refused(errUndecided)
 		}
+	}
+	select {
+	case s.turn <- struct{}{}:
+	default:
+		select {
+		case s.turn <- struct{}{}:
+		case <-s.gone:
+			return nil, errHanded
+		case <-ctx.Done():
+			return nil, admin.Refused(errUndecided)
+		}
+	}
+	if s.upgrades.hasHanded() {
+		s.turn.Unlock()
+		return nil, errHanded
+	}
+	return s.turn.Unlock, nil
+}
+
+// atLeast is ctx, but it does not end before d has passed.
+func atLeast(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	begin := time.Now()
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(time.Until(begin.Add(d)), cancel) })
+	return longer, func() {
+		stop()
+		cancel()
 	}
 }
 
