@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -15,7 +14,6 @@ import (
 	"lb/admin"
 	"lb/config"
 	"lb/health"
-	"lb/proxy"
 	"lb/upstream"
 )
 
@@ -37,13 +35,6 @@ type rollout struct {
 	end   context.CancelFunc
 	ended chan struct{} // closed when all is put back
 	seen  rolloutSeen   // guarded by mu of the rollouts
-}
-
-// outside is a backend that a rollout has taken out.
-type outside struct {
-	by  *rollout // nil: it is over
-	how string   // an admin.Out...
-	why string   // it is bad
 }
 
 // rolloutActions is what the admin server may ask of rollouts.
@@ -136,125 +127,6 @@ func nobody(who string) string {
 	return who
 }
 
-// sweep forgets what was taken back or left its pool. The caller holds mu.
-func (ro *rollouts) sweep() {
-	for l := range ro.out {
-		if l.Life().Wanted != upstream.Draining {
-			delete(ro.out, l)
-		}
-	}
-}
-
-// take notes what is done with b. The caller holds mu.
-func (ro *rollouts) take(b *upstream.Backend, o *outside) {
-	if ro.out == nil {
-		ro.out = map[*upstream.Live]*outside{}
-	}
-	ro.out[b.Live] = o
-}
-
-// whyOut says that a rollout has l out, and why.
-func (ro *rollouts) whyOut(l *upstream.Live) string {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	o := ro.out[l]
-	switch {
-	case o == nil || l.Life().Wanted != upstream.Draining:
-		return ""
-	case o.how == admin.OutBad:
-		return "left out by a rollout: " + o.why
-	case o.how == admin.OutRestarting:
-		return "a rollout restarts it"
-	}
-	return "a rollout takes it out"
-}
-
-// how is why a rollout has l out, an admin.Out... or "", and why it is bad.
-func (ro *rollouts) how(l *upstream.Live) (how string, is *bad) {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	o := ro.out[l]
-	switch {
-	case o == nil || l.Life().Wanted != upstream.Draining:
-		return "", nil
-	case o.how == admin.OutBad:
-		return o.how, &bad{o.why}
-	}
-	return o.how, nil
-}
-
-// inherit makes what a rollout of the lb before has out this one's: the next rollout begins with it.
-func (ro *rollouts) inherit(b *upstream.Backend, how string, is *bad) *outside {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	o := &outside{how: how}
-	if is != nil {
-		o.how, o.why = admin.OutBad, is.Why
-	}
-	ro.take(b, o)
-	return o
-}
-
-// rolloutReturns is how long a rollout of the lb before has to go on with this one: whoever carries it out looks for lb
-// for 20 s.
-const rolloutReturns = 30 * time.Second
-
-// awaitRollout puts back what a rollout of the lb before has out, unless it goes on with this one, or another takes it out:
-// nobody else would, if whoever carried it out has died meanwhile.
-func (s *Server) awaitRollout(pool string, left []*outside) {
-	if s.before != nil {
-		select {
-		case <-s.before.yours:
-		case <-s.gone:
-			return
-		}
-	}
-	t := time.NewTimer(cmp.Or(s.rollouts.returns, rolloutReturns))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.gone:
-		return
-	}
-	done, err := s.inTurn(context.Background())
-	if err != nil {
-		return // the next lb does the same
-	}
-	defer done()
-	s.rollouts.mu.Lock()
-	said := s.putBack(pool, left)
-	s.rollouts.mu.Unlock()
-	for _, say := range said {
-		say(context.Background())
-	}
-}
-
-// forget is for a backend that somebody took back.
-func (ro *rollouts) forget(l *upstream.Live) {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	delete(ro.out, l)
-}
-
-// dropRollout ends r and leaves everything as it is.
-func (s *Server) dropRollout(r *rollout) {
-	s.rollouts.mu.Lock()
-	defer s.rollouts.mu.Unlock()
-	s.rollouts.drop(r)
-}
-
-// drop gives what r had out, which is nobody's from now on. The caller holds mu.
-func (ro *rollouts) drop(r *rollout) (left []*outside) {
-	ro.all = slices.DeleteFunc(ro.all, func(o *rollout) bool { return o == r })
-	for _, o := range ro.out {
-		if o.by == r {
-			o.by = nil
-			left = append(left, o)
-		}
-	}
-	return left
-}
-
 // endRollout ends r and puts back what it has out.
 func (s *Server) endRollout(ctx context.Context, r *rollout) {
 	s.rollouts.mu.Lock()
@@ -265,34 +137,6 @@ func (s *Server) endRollout(ctx context.Context, r *rollout) {
 	for _, say := range said {
 		say(ctx)
 	}
-}
-
-// putBack puts back those of left that are still out and not bad. What was about to be restarted comes back when it
-// passes its checks: nobody knows how far that went. The caller holds s.rollouts.mu, so that nobody takes one back
-// meanwhile, or out again, and calls what is returned when it does not any more.
-func (s *Server) putBack(pool string, left []*outside) (said []func(context.Context)) {
-	p, ro := s.pool(pool), &s.rollouts
-	if p == nil {
-		return nil
-	}
-	for _, b := range p.Snapshot().All {
-		o := ro.out[b.Live]
-		if o == nil || o.how == admin.OutBad || b.Life().Wanted != upstream.Draining || !slices.Contains(left, o) {
-			continue
-		}
-		delete(ro.out, b.Live)
-		why := "its rollout was interrupted"
-		if o.how == admin.OutRestarting {
-			s.recheck(p, b)
-			why += " while it was being restarted: its check has to pass first"
-		}
-		p.SetWanted(b, upstream.In)
-		said = append(said, func(ctx context.Context) {
-			s.tellBefore(b)
-			s.note(ctx, b, "put back", why)
-		})
-	}
-	return said
 }
 
 func (s *Server) listRollouts() []admin.Rollout {
@@ -370,46 +214,6 @@ func (s *Server) rolloutDrain(ctx context.Context, id, backend string) (d admin.
 	}
 	d.Moved = max(0, tunnels-d.Tunnels)
 	return d, nil
-}
-
-// takeOut makes b one that r has out. It never takes the last one that is in use; one that is down is not.
-func (s *Server) takeOut(r *rollout, p *pool, b *upstream.Backend) error {
-	ro := &s.rollouts
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	wanted, was := b.Life().Wanted, ro.out[b.Live]
-	switch {
-	case wanted == upstream.Draining && was == nil:
-		return fmt.Errorf("%w: somebody else has", admin.ErrNotOut)
-	case wanted == upstream.In && !othersReady(p, b) && admin.StateOf(b) != admin.Down:
-		return admin.ErrLastReady
-	}
-	ro.take(b, &outside{by: r, how: admin.OutDraining})
-	if wanted == upstream.In {
-		p.StartDraining(b)
-		s.overrule(p, b)
-	}
-	return nil
-}
-
-func othersReady(p *pool, b *upstream.Backend) bool {
-	snap := p.Snapshot()
-	return !snap.Panic && slices.ContainsFunc(snap.Ready, func(o *upstream.Backend) bool { return o.Live != b.Live })
-}
-
-// outBy gives what r has out, with mu held until done is called.
-func (s *Server) outBy(r *rollout, b *upstream.Backend) (o *outside, done func(), err error) {
-	s.rollouts.mu.Lock()
-	if !slices.Contains(s.rollouts.all, r) { // in another lb it may go on
-		s.rollouts.mu.Unlock()
-		return nil, nil, admin.ErrRolloutOver
-	}
-	o = s.rollouts.out[b.Live]
-	if o == nil || o.by != r || b.Life().Wanted != upstream.Draining {
-		s.rollouts.mu.Unlock()
-		return nil, nil, fmt.Errorf("%s: %w: a reload gave it another address, or somebody took it back", b.Name, admin.ErrNotOut)
-	}
-	return o, s.rollouts.mu.Unlock, nil
 }
 
 func (s *Server) rolloutRestart(ctx context.Context, id, backend string) (before string, err error) {
@@ -569,112 +373,4 @@ func (s *Server) monitor(p *pool) (*health.Monitor, config.Health) {
 		}
 	}
 	return nil, config.Health{}
-}
-
-func (s *Server) viewRollout(id string) (v admin.RolloutView, err error) {
-	r, p, err := s.runningRollout(id)
-	if err != nil {
-		return v, err
-	}
-	_, set := s.monitor(p)
-	v = admin.RolloutView{
-		Rollout: r.Rollout, Now: time.Now().UTC(), SlowStart: p.Snapshot().Settings.SlowStart, Rise: set.Rise,
-		Totals: r.tally.totals(p.Pool),
-	}
-	status := s.poolStatus(p)
-	for i, b := range p.Snapshot().All {
-		x := rolloutBackend(b)
-		x.State = admin.StateOf(b)
-		if i < len(status.Backends) && status.Backends[i].Name == b.Name && x.State != admin.Ready {
-			x.Why = status.Backends[i].Why
-		}
-		if b.Life().Wanted == upstream.Draining {
-			x.Out = admin.OutOther
-			s.rollouts.mu.Lock()
-			if o := s.rollouts.out[b.Live]; o != nil {
-				x.Out = o.how
-				x.Why = o.why
-			}
-			s.rollouts.mu.Unlock()
-		}
-		v.Backends = append(v.Backends, x)
-	}
-	return v, nil
-}
-
-func rolloutBackend(b *upstream.Backend) admin.RolloutBackend {
-	load := b.Load()
-	x := admin.RolloutBackend{
-		Name: b.Name, Address: b.Addr.String(), Weight: b.Weighs(),
-		Inflight: load.Active() + load.Parked(), Tunnels: load.Tunnels(), Latency: [][2]int64{},
-	}
-	var h upstream.HistogramSnapshot
-	var faults, status uint64
-	for loop := range b.Loops() {
-		st := b.Stats(loop)
-		for i := range st.Requests {
-			x.Requests += st.Requests[i].Load()
-		}
-		x.Requests -= min(x.Requests, st.Faults[upstream.FaultClient].Load())
-		x.Errors += st.Requests[5].Load()
-		status += st.Faults[upstream.FaultStatus].Load()
-		for f := range st.Faults {
-			if f := upstream.Fault(f); f.Blames() && f != upstream.FaultStatus {
-				faults += st.Faults[f].Load()
-			}
-		}
-		h.Add(&st.Latency)
-	}
-	// A 502 to 504 of the app is among the answers of class 5 if it was passed on, and not if another backend was asked.
-	x.Errors = max(x.Errors, status) + faults
-	h.Cells(func(upper int64, n uint64) { x.Latency = append(x.Latency, [2]int64{upper, int64(n)}) })
-	return x
-}
-
-// tally is what had become of a pool's requests when it was made.
-type tally struct {
-	requests uint64
-	failed   [upstream.FailureKinds]uint64
-
-	mu     sync.Mutex
-	errors map[*upstream.Live]uint64 // guarded by mu: answers of status 5xx, of each backend when it was first seen
-}
-
-func newTally(p *upstream.Pool) *tally {
-	t := &tally{requests: p.Requests(), failed: p.FailedBy(), errors: map[*upstream.Live]uint64{}}
-	for _, b := range p.Snapshot().All {
-		t.errors[b.Live] = errorsOf(b.Live)
-	}
-	return t
-}
-
-func errorsOf(l *upstream.Live) (n uint64) {
-	for loop := range l.Loops() {
-		n += l.Stats(loop).Requests[5].Load()
-	}
-	return n
-}
-
-// totals is what became of them since. A backend that left counts on with what it had.
-func (t *tally) totals(p *upstream.Pool) admin.RolloutTotals {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	sum := admin.RolloutTotals{Requests: p.Requests() - t.requests}
-	for _, b := range p.Snapshot().All {
-		if _, ok := t.errors[b.Live]; !ok {
-			t.errors[b.Live] = 0 // it has joined since
-		}
-	}
-	for l, was := range t.errors {
-		sum.Errors += errorsOf(l) - was
-	}
-	for i, n := range p.FailedBy() {
-		if n -= t.failed[i]; n > 0 && i < proxy.Reasons {
-			if sum.Failed == nil {
-				sum.Failed = map[string]uint64{}
-			}
-			sum.Failed[proxy.Reason(i).String()] = n
-		}
-	}
-	return sum
 }
