@@ -20,7 +20,7 @@ build: ## one static binary, bin/lb
 run: build ## see it work: config.toml before instances of its own, and some load
 	bin/lb demo
 
-test: ## vet and every test, the event loops' portable version too; about two minutes
+test: ## vet and every test, the event loops' portable version too; some five minutes on two cores
 	go vet ./...
 	@test -n "$(RACE)" || echo "no C compiler: tests run without the race detector"
 	go test $(RACE) -shuffle=on $(TESTFLAGS) ./...
