@@ -6,7 +6,6 @@ import (
 	"compress/zlib"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -378,31 +377,15 @@ func TestDrainingKeepsSessions(t *testing.T) {
 // TestTunnelToLeavingBackend opens a WebSocket of a session whose backend drains: its client is told to connect again.
 func TestTunnelToLeavingBackend(t *testing.T) {
 	ws := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				b := make([]byte, 4096)
-				n, _ := c.Read(b)
-				if strings.Contains(string(b[:n]), "sid=S") {
-					io.WriteString(c, ws)
-					io.Copy(io.Discard, c)
-				} else {
-					io.WriteString(c, ok(`0{"sid":"S"}`))
-				}
-				c.Close()
-			}()
+	o := newOrigin(t, func(p *peer) {
+		if strings.Contains(p.head(), "sid=S") {
+			p.send(ws)
+			io.Copy(io.Discard, p.conn)
+		} else {
+			p.send(ok(`0{"sid":"S"}`))
 		}
-	}()
-	l := newLab(t, []string{ln.Addr().String()}, sticky(affinity.Options{SocketIO: true}), func(p *plan) { p.pool.DrainSessions = time.Hour })
+	})
+	l := newLab(t, []string{o.addr}, sticky(affinity.Options{SocketIO: true}), func(p *plan) { p.pool.DrainSessions = time.Hour })
 	if res := l.ask("GET", "/?EIO=4&transport=polling", ""); res.StatusCode != 200 {
 		t.Fatal(res.Status)
 	}
