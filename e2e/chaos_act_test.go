@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// movePorts puts the instances on ports that the system gives to nobody by itself: while one is down, an outgoing
-// connection of some process would otherwise take its port now and then, or even be connected to itself.
-func (c *chaos) movePorts(r *rand.Rand) {
+// movePorts puts the instances on ports of freePorts: while one is down, an outgoing connection of some process would otherwise
+// take its port now and then, or even be connected to itself.
+func (c *chaos) movePorts() {
 	for _, n := range c.all {
 		n.kill()
-		n.port = quietPort(c.t, r)
+		n.port = freePorts(c.t, 1)[0]
 		n.again(c.t)
 	}
 }

@@ -80,7 +80,7 @@ func (c *chaos) moveListener(r *rand.Rand) {
 	defer c.mu.Unlock()
 	host, port, _ := net.SplitHostPort(c.address)
 	if r.IntN(2) == 0 {
-		port = quietPort(c.t, r)
+		port = freePorts(c.t, 1)[0]
 	}
 	if r.IntN(2) == 0 {
 		host = map[string]string{"127.0.0.1": "0.0.0.0", "0.0.0.0": "127.0.0.1"}[host]

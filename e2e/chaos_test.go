@@ -70,8 +70,8 @@ func TestChaos(t *testing.T) {
 	for _, n := range c.all {
 		n.port = n.hears("listening")
 	}
-	c.movePorts(r)
-	c.address = "127.0.0.1:" + quietPort(t, r)
+	c.movePorts()
+	c.address = "127.0.0.1:" + freePorts(t, 1)[0]
 	c.bell = hangBell(c)
 	c.l = startLineage(t, c.setup(0))
 	c.load = startMixed(t, c.l.addr, 150, seed, true)

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -49,17 +51,20 @@ func slowApp(t testing.TB, name, port string, env map[string]string) map[string]
 	}
 }
 
-// freePorts gives ports that nobody listens at.
+// freePorts gives ports that nobody listens at, and that the system gives to nobody by itself: who has one may close it and come
+// back.
 func freePorts(t testing.TB, n int) (ports []string) {
 	t.Helper()
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		if len(ports) == n {
+			return ports
 		}
-		defer ln.Close() // all at the end, so that no two are the same
-		_, port, _ := net.SplitHostPort(ln.Addr().String())
-		ports = append(ports, port)
+		port := strconv.Itoa(15000 + rand.IntN(15000))
+		if ln, err := net.Listen("tcp", ":"+port); err == nil {
+			defer ln.Close() // all at the end, so that no two are the same
+			ports = append(ports, port)
+		}
 	}
-	return ports
+	t.Fatal("no port is free")
+	return nil
 }

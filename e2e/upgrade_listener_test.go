@@ -3,11 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"strconv"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 )
@@ -16,13 +12,9 @@ import (
 // upgrade: for another port, or for another host with the same port.
 func TestUpgradeMovedListener(t *testing.T) {
 	apps := startApps(t, 2, "chaos.mjs")
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-	ports := []string{quietPort(t, r), quietPort(t, r), quietPort(t, r)}
+	ports := freePorts(t, 3)
 	s := setup{backends: apps, address: "127.0.0.1:" + ports[0]}
 	n := startLineage(t, s)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-	defer cancel()
-
 	type client struct {
 		*conn
 		by string
@@ -34,6 +26,8 @@ func TestUpgradeMovedListener(t *testing.T) {
 		addr := "127.0.0.1:" + port
 		c := &conn{addr: addr}
 		t.Cleanup(c.close)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
 		ws, _, err := websocket.Dial(ctx, "http://"+addr+"/ws/x", nil)
 		if err == nil {
 			_, _, err = ws.Read(ctx) // the instance's greeting
@@ -53,10 +47,12 @@ func TestUpgradeMovedListener(t *testing.T) {
 			if a := c.do("POST", fmt.Sprint("/sum/", i), "a body"); !a.ok() || a.closes || c.dials != 1 {
 				t.Errorf("%s, the client of %s: %s, on connection %d", when, c.by, a.String(), c.dials)
 			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			err := c.ws.Write(ctx, websocket.MessageText, []byte(when))
 			if err == nil {
 				_, _, err = c.ws.Read(ctx)
 			}
+			cancel()
 			if err != nil {
 				t.Errorf("%s, the WebSocket of %s: %v", when, c.by, err)
 			}
@@ -126,18 +122,4 @@ func TestUpgradeWhileWaiting(t *testing.T) {
 		t.Error(a.String())
 	}
 	n.end()
-}
-
-// quietPort is a free port that the system gives to nobody by itself.
-func quietPort(t testing.TB, r *rand.Rand) string {
-	t.Helper()
-	for range 1000 {
-		port := strconv.Itoa(15000 + r.IntN(15000))
-		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			ln.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
