@@ -199,9 +199,9 @@ func pageRollout(t *testing.T, b *browser) {
 	}
 	// Its command says where it is, and goes on when it is told to.
 	gate := t.TempDir()
-	begin := func(script string) *process {
-		return start(t, "rollout", exec.Command(lbBinary, "rollout", "app", "--config", l.config, "--in-place", "--exec",
-			fmt.Sprintf("while ! [ -e %s/{name} ]; do sleep 0.05; done; %s", gate, script)))
+	begin := func(script string, args ...string) *process {
+		return start(t, "rollout", exec.Command(lbBinary, append([]string{"rollout", "app", "--config", l.config, "--in-place", "--exec",
+			fmt.Sprintf("while ! [ -e %s/{name} ]; do sleep 0.05; done; %s", gate, script)}, args...)...))
 	}
 	open := func(names ...string) {
 		for _, name := range names {
@@ -210,7 +210,7 @@ func pageRollout(t *testing.T, b *browser) {
 			}
 		}
 	}
-	first := begin("true")
+	first := begin("true", "--warmup", "1h") // until the page has shown it, however long that takes
 	p.until("it begins", words(`/^Rollout: 0 of 3 restarted/`))
 	p.until("a is restarted", words(`/a is being restarted, for/`)+` && `+row("a")+`.dataset.state === 'draining'`)
 	p.until("it is said on top", `/Rollout of pool app: 0 of 3 restarted\./.test(document.getElementById('verdict').textContent)`)
@@ -222,6 +222,10 @@ func pageRollout(t *testing.T, b *browser) {
 	}
 	open("a")
 	p.until("a warms up", words(`/a is back and warms up, for/`))
+	first.kill()
+	p.until("it is over", words(`/^Rollout was interrupted: 0 of 3 restarted/`))
+
+	second := begin("true")
 	p.until("b follows", words(`/^Rollout: 1 of 3 restarted/`)+` && `+words(`/b is being restarted/`))
 	if got := value[string](p, `getComputedStyle(`+box+`.querySelector('.p-done')).flexGrow + getComputedStyle(`+box+`.querySelector('.p-under')).flexGrow + getComputedStyle(`+box+`.querySelector('.p-rest')).flexGrow`); got != "111" {
 		t.Errorf("the parts of the bar are %s", got)
@@ -229,7 +233,7 @@ func pageRollout(t *testing.T, b *browser) {
 	open("b", "c")
 	p.until("it is done", words(`/^Rollout finished: 3 of 3 restarted/`)+` && `+box+`.dataset.level === 'ok'`)
 	p.until("all is well", `document.getElementById('verdict').dataset.level === 'ok'`)
-	if code := first.wait(); code != 0 {
+	if code := second.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 
@@ -237,11 +241,11 @@ func pageRollout(t *testing.T, b *browser) {
 		os.Remove(filepath.Join(gate, name))
 	}
 	open("a")
-	second := begin(`test {name} != a || { echo "no such <b>release</b>"; exit 3; }`)
+	third := begin(`test {name} != a || { echo "no such <b>release</b>"; exit 3; }`)
 	p.until("it stopped", words(`/^Rollout stopped: 0 of 3 restarted/`)+` && `+box+`.dataset.level === 'bad'`)
 	p.until("why", words(`/a is bad and stays out: .*exit status 3/`))
 	p.until("it is said on top", `/A rollout of pool app stopped: a is bad and stays out\./.test(document.getElementById('verdict').textContent)`)
-	if code := second.wait(); code != 9 {
+	if code := third.wait(); code != 9 {
 		t.Errorf("exit code %d", code)
 	}
 	for _, fault := range value[[]string](p, accessibility) {
