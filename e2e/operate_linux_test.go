@@ -116,9 +116,10 @@ func TestExplainChoices(t *testing.T) {
 	l := startLB(t, setup{backends: apps})
 	l.cli(0, `no request came; this is how its backends stand\n +a +not measured yet x \(0\+1\)\n +b +not measured yet x \(0\+1\)`, "explain", "--wait", "100ms")
 	traffic := startLoad(t, l.addr, 4, 200, nil)
-	l.cli(0, `GET e2e\.test/work/\d+ -> [ab]: 200 after \S+ms\n  pool app, adaptive: [^\n]+\n.* x \(\d+\+1`, "explain", "app", "--last", "5")
+	// What is not answered within a second is told so: of nine, four at most, as there are four connections.
+	l.cli(0, `GET e2e\.test/work/\d+ -> [ab]: 200 after \S+s\n  pool app, adaptive: [^\n]+\n.* x \(\d+\+1`, "explain", "app", "--last", "9")
 	l.cli(0, "drained", "drain", "app", "b")
-	l.cli(0, `-> a: 200 after \S+ms\n  pool app, adaptive: the only one that is ready\n  > a .*\n    b +not: draining`, "explain")
+	l.cli(0, `-> a: 200 after \S+s\n  pool app, adaptive: the only one that is ready\n  > a .*\n    b +not: draining`, "explain", "--last", "9")
 	allOK(t, traffic.end())
 }
 
