@@ -48,6 +48,7 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("SOAK_RATE: %v", err)
 		}
 	}
+	defer func(usual time.Duration) { patience = usual }(patience)
 	patience = lasting(t, "SOAK_PATIENCE", patience)
 	apps := startApps(t, 4, "chaos.mjs", "SESSIONS=1")
 	l := startLB(t, setup{backends: apps, log: `path = "/dev/null"`})
