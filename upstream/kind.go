@@ -1,6 +1,9 @@
 package upstream
 
-import "sync/atomic"
+import (
+	"bytes"
+	"sync/atomic"
+)
 
 // Kind is the sort of a request: all of one method and path are of a kind, where what stands for something, such as a
 // number or a UUID, may be anything. Two sorts may have the same Kind. 0 is none.
@@ -13,17 +16,21 @@ func KindOf(method, path []byte) Kind {
 	for _, c := range method {
 		h = (h ^ uint64(c)) * prime
 	}
-	part, digits := h, false
-	for _, c := range path {
+	part := h
+	for i := 0; i < len(path); i++ {
+		c := path[i]
 		switch {
 		case c == '/':
 			h = (h ^ '/') * prime
-			part, digits = h, false
-			continue
-		case digits:
+			part = h
 			continue
 		case c >= '0' && c <= '9':
-			h, digits = (part^'0')*prime, true
+			h = (part ^ '0') * prime
+			n := bytes.IndexByte(path[i:], '/')
+			if n < 0 {
+				n = len(path) - i
+			}
+			i += n - 1
 			continue
 		}
 		h = (h ^ uint64(c)) * prime

@@ -188,3 +188,14 @@ func TestStreamFreesPlace(t *testing.T) {
 	c.goes("stream")
 	c.goes("other")
 }
+
+func BenchmarkKindOf(b *testing.B) {
+	for _, path := range []string{"/", "/api/users/42/orders", "/assets/application.js", "/rooms/8d6f1e9c-0a0b-4c0d-8e0f-aaaaaaaaaaaa/poll"} {
+		b.Run(path, func(b *testing.B) {
+			method, path := []byte("GET"), []byte(path)
+			for b.Loop() {
+				KindOf(method, path)
+			}
+		})
+	}
+}
