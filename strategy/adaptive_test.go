@@ -336,8 +336,10 @@ func TestFresh(t *testing.T) {
 		p.sent(100 + start)
 	}
 	want(200, 200)
-	p.passed(100)
+	p.passed(299 - lately) // the last that is not known any more
 	want(200, 200)
+	p.passed(300 - lately)
+	want(200, lately-1)
 	p.passed(298)
 	want(200, 1)
 }

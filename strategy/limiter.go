@@ -72,9 +72,12 @@ func (p *profile) sent(start int64) {
 // still there.
 func (p *profile) passed(start int64) {
 	n, was := p.number.Load(), p.behind.Load()
+	if n-was >= lately && p.starts[uint64(n)%lately].Load() > start {
+		return // it was sent too long ago to tell, as mostly where there are thousands a second
+	}
 	for n > was && p.starts[uint64(n-1)%lately].Load() > start {
 		if n--; p.number.Load()-n >= lately {
-			return // it was sent too long ago to tell
+			return // others were sent meanwhile
 		}
 	}
 	for n > was && !p.behind.CompareAndSwap(was, n) {
