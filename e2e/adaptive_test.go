@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -326,28 +325,6 @@ func (c *users) everybody() {
 	c.uploads(6)
 	c.downloads(4)
 	c.talks(20)
-}
-
-// poolStatus is what /status says of the first pool.
-type poolStatus struct {
-	Queue struct {
-		Waiting, Waits, Timeouts, Full int
-	}
-	Limited  bool
-	Failed   int
-	Backends []struct {
-		Name                             string
-		Limit, Inflight, Parked, Tunnels int
-	}
-}
-
-func (l *lb) pool() poolStatus {
-	l.t.Helper()
-	var s struct{ Pools []poolStatus }
-	if code, body := l.get("/status"); code != 200 || json.Unmarshal([]byte(body), &s) != nil || len(s.Pools) == 0 {
-		l.t.Fatalf("/status: %d %s", code, body)
-	}
-	return s.Pools[0]
 }
 
 // learns waits until adaptive has found out that the instances compute.

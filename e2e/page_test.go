@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -35,28 +34,6 @@ func (p *tab) isLive() {
 
 // presses sends keys to the page.
 func (p *tab) presses(keys string) { p.t.Helper(); p.do(chromedp.KeyEvent(keys)) }
-
-// status is what /status says of a backend.
-func (l *lb) backendState(name string) string {
-	l.t.Helper()
-	var st struct {
-		Pools []struct {
-			Backends []struct{ Name, State string }
-		}
-	}
-	_, body := l.get("/status")
-	if err := json.Unmarshal([]byte(body), &st); err != nil {
-		l.t.Fatal(err)
-	}
-	for _, p := range st.Pools {
-		for _, b := range p.Backends {
-			if b.Name == name {
-				return b.State
-			}
-		}
-	}
-	return ""
-}
 
 // TestPage looks at the live page of the binary as a person does.
 func TestPage(t *testing.T) {
@@ -149,7 +126,7 @@ func pageDrain(t *testing.T, b *browser) {
 	if !value[bool](p, `document.activeElement === `+button) {
 		t.Error("the focus is not where it was")
 	}
-	if got := l.backendState("a"); got != "ready" {
+	if got := l.backends()["a"].State; got != "ready" {
 		t.Errorf("it is %s although nobody said so", got)
 	}
 	p.presses(kb.Enter)
@@ -159,7 +136,7 @@ func pageDrain(t *testing.T, b *browser) {
 	p.isState("a", "draining")
 	p.until("it says what came of it", `document.getElementById('toast').textContent === 'a is empty'`)
 	p.until("by whom", `[...document.querySelectorAll('#events li')].some((e) => /a is draining.*by page at 127/.test(e.textContent))`)
-	if got := l.backendState("a"); got != "draining" {
+	if got := l.backends()["a"].State; got != "draining" {
 		t.Errorf("lb says that it is %s", got)
 	}
 	// The other one is the last: the page says so before it asks for it.
@@ -284,7 +261,7 @@ func pageOnlyShows(t *testing.T, b *browser) {
 	if code := value[int](p, `fetch('drain', {method: 'POST', body: '{"pool": "app", "backend": "a"}'}).then((r) => r.status)`); code != 404 && code != 405 {
 		t.Errorf("POST /drain: %d", code)
 	}
-	if got := l.backendState("a"); got != "ready" {
+	if got := l.backends()["a"].State; got != "ready" {
 		t.Errorf("it is %s", got)
 	}
 	p.clean("network: Failed to load resource") // of what was refused
@@ -320,7 +297,7 @@ func pageOtherSites(t *testing.T, b *browser) {
 	l.event(`an order from the page was refused.*order=drain.*why="another site asks"`)
 	p.until("the form has been answered", `(() => { try { return !document.getElementById('frame').contentDocument } catch { return true } })()`)
 	for _, name := range []string{"a", "b"} {
-		if got := l.backendState(name); got != "ready" {
+		if got := l.backends()[name].State; got != "ready" {
 			t.Errorf("%s is %s: another site drained it", name, got)
 		}
 	}

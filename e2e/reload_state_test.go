@@ -1,37 +1,10 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
 )
-
-// known is what lb says that it knows of a backend.
-type known struct {
-	Name, State string
-	Since       string
-	Slow        float64
-	Requests    uint64
-	Until       string `json:"ejected_until"`
-	Why         string
-}
-
-func (l *lb) known() map[string]known {
-	l.t.Helper()
-	_, body := l.get("/status")
-	var st struct {
-		Pools []struct{ Backends []known }
-	}
-	if err := json.Unmarshal([]byte(body), &st); err != nil || len(st.Pools) != 1 {
-		l.t.Fatalf("%v in %s", err, body)
-	}
-	m := map[string]known{}
-	for _, b := range st.Pools[0].Backends {
-		m[b.Name] = b
-	}
-	return m
-}
 
 // A reload changes nothing of what lb has found out about backends that stay: what their strategy learned, to the last
 // digit, what their checks say, for how long they are ejected, that they drain, and since when. (Row 37.)
@@ -55,7 +28,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		t.Fatalf("drain: %d %s", code, out)
 	}
 	l.settled()
-	before := l.known()
+	before := l.backends()
 	if k := before["a"]; k.Slow < 1.3 || k.State != "ready" {
 		t.Errorf("the slow one: %+v", k)
 	}
@@ -73,7 +46,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		{backends: apps, pool: pool, more: "[listen.side]\naddress = \"127.0.0.1:0\"\n"},
 	} {
 		l.reload(s, "msg=reloaded", i+1)
-		after := l.known()
+		after := l.backends()
 		for name, was := range before {
 			if is := after[name]; is != was {
 				t.Errorf("after reload %d: %+v, before: %+v", i, is, was)
@@ -82,7 +55,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	}
 	// And it goes by that: the slow one gets less than its share at once.
 	ask(40)
-	if got := l.known()["a"].Requests - before["a"].Requests; got > 10 {
+	if got := l.backends()["a"].Requests - before["a"].Requests; got > 10 {
 		t.Errorf("the slow one got %d of 40 requests", got)
 	}
 	l.stop(0)

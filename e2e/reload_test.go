@@ -308,19 +308,13 @@ func TestReloadThousandTimes(t *testing.T) {
 // listenerAt is where a listener is by now.
 func (l *lb) listenerAt(name string) string {
 	l.t.Helper()
-	_, body := l.get("/status")
-	var st struct {
-		Listeners []struct{ Name, Address string }
-	}
-	if err := json.Unmarshal([]byte(body), &st); err != nil {
-		l.t.Fatal(err)
-	}
-	for _, k := range st.Listeners {
+	all := l.status().Listeners
+	for _, k := range all {
 		if k.Name == name {
 			return k.Address
 		}
 	}
-	l.t.Fatalf("no listener %s in %s", name, body)
+	l.t.Fatalf("no listener %s in %v", name, all)
 	return ""
 }
 

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -233,24 +232,6 @@ func (f *pm2Fleet) startRollout(args ...string) *process {
 	return start(f.pm2.t, "rollout", exec.Command(lbBinary, append([]string{"rollout", "app", "--config", f.config}, args...)...))
 }
 
-// states is the state of each backend by its name.
-func (f *pm2Fleet) states() map[string]string {
-	_, body := f.get("/status")
-	var st struct {
-		Pools []struct {
-			Backends []struct{ Name, State string }
-		}
-	}
-	if err := json.Unmarshal([]byte(body), &st); err != nil {
-		f.pm2.t.Fatal(err)
-	}
-	m := map[string]string{}
-	for _, b := range st.Pools[0].Backends {
-		m[b.Name] = b.State
-	}
-	return m
-}
-
 var proof = regexp.MustCompile(`(?m)^([\d,]+) requests during the rollout, (\d+) failed.*, (\d+) WebSockets moved`)
 
 // Four instances under a real PM2, and an lb before them, in three acts.
@@ -345,7 +326,7 @@ func rolloutBad(t *testing.T, f *pm2Fleet) {
 		if m := proof.FindStringSubmatch(out); m == nil || m[2] != "0" {
 			t.Errorf("%s: the proof is %v", c.version, m)
 		}
-		if got := f.states()[first]; got != "draining" {
+		if got := f.backends()[first].State; got != "draining" {
 			t.Errorf("%s: the bad one is %s", c.version, got)
 		}
 		if c.mended {
@@ -407,8 +388,8 @@ func rolloutInterrupted(t *testing.T, f *pm2Fleet) {
 		t.Helper()
 		eventually(t, when+": all are in use again", func() bool {
 			n := 0
-			for _, s := range f.states() {
-				if s == "ready" {
+			for _, b := range f.backends() {
+				if b.State == "ready" {
 					n++
 				}
 			}
@@ -491,7 +472,7 @@ func rolloutInterrupted(t *testing.T, f *pm2Fleet) {
 	f.lb = &lb{process: start(t, "lb", exec.Command(lbBinary, "run", f.config)), config: f.config, logPath: f.logPath}
 	f.event(`msg=ready`)
 	f.admin = "http://" + f.event(`msg=admin address=(127\S+)`)
-	eventually(t, "the new lb knows of it", func() bool { return f.states()["app-"+f.ports[0]] == "draining" })
+	eventually(t, "the new lb knows of it", func() bool { return f.backends()["app-"+f.ports[0]].State == "draining" })
 	p.signal(syscall.SIGTERM)
 	syscall.Kill(sleeper(), syscall.SIGTERM)
 	if code := p.wait(); code != 10 || !strings.Contains(strings.Join(p.stdout(), "\n"), "lb was restarted") {
