@@ -196,8 +196,18 @@ func (l *lb) stop(code int) {
 	if got := l.wait(); got != code {
 		l.t.Errorf("lb ended with %d, want %d", got, code)
 	}
+	l.neverSaid()
+}
+
+// neverSaid fails the test for each event with one of the words, and for each panic.
+func (l *lb) neverSaid(words ...string) {
+	l.t.Helper()
 	for _, line := range l.stderr() {
-		if strings.Contains(line, "msg=panic") || strings.HasPrefix(line, "goroutine ") {
+		bad := strings.HasPrefix(line, "goroutine ")
+		for _, w := range append(words, "msg=panic") {
+			bad = bad || strings.Contains(line, w)
+		}
+		if bad {
 			l.t.Errorf("lb reported: %s", line)
 		}
 	}

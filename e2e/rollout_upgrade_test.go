@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -13,12 +12,7 @@ import (
 func TestUpgradeInRollout(t *testing.T) {
 	f := startPM2Fleet(t, 2, nil, "warmup = \"off\"")
 	n := &lineage{lb: f.lb, binary: lbBinary}
-	t.Cleanup(func() {
-		for _, pid := range n.pids() {
-			syscall.Kill(pid, syscall.SIGKILL)
-			syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-		}
-	})
+	n.dieWithTest()
 	before := f.pids()
 	tr := startDeployLoad(t, f.addr, 100, 6)
 	long := startLoad(t, f.addr, 8, 30, func(c *conn, n int64) sample {

@@ -29,14 +29,18 @@ func startLineage(t *testing.T, s setup) *lineage {
 	n := &lineage{binary: filepath.Join(t.TempDir(), "lb")}
 	n.install(t, lbBinary)
 	n.lb = startLBWith(t, s, func(args ...string) *exec.Cmd { return exec.Command(n.binary, args...) })
-	// Before the cleanup of process, which waits for the end of its output.
-	t.Cleanup(func() {
+	n.dieWithTest()
+	return n
+}
+
+// dieWithTest ends all that are left when the test ends: before the cleanup of process, which waits for the end of its output.
+func (n *lineage) dieWithTest() {
+	n.t.Cleanup(func() {
 		for _, pid := range n.pids() {
 			syscall.Kill(pid, syscall.SIGKILL)
 			syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 		}
 	})
-	return n
 }
 
 // install replaces the binary as a package does.
@@ -95,31 +99,16 @@ func kill0(pid int) bool {
 // end stops whoever is in charge, and waits until all have ended.
 func (n *lineage) end() {
 	n.t.Helper()
-	all := n.pids()
-	if err := syscall.Kill(all[len(all)-1], syscall.SIGTERM); err != nil {
-		n.t.Errorf("the last lb: %v", err)
-	}
-	for _, pid := range all {
+	for _, pid := range n.leave() {
 		eventually(n.t, fmt.Sprint("process ", pid, " ends"), func() bool { return !kill0(pid) })
 	}
-	for _, line := range n.stderr() {
-		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "msg=panic") || strings.HasPrefix(line, "goroutine ") {
-			n.t.Errorf("lb reported: %s", line)
-		}
-	}
+	n.neverSaid("level=ERROR")
 }
 
-// stopAll stops whoever is in charge, waits until all have ended, and holds each to its exit code: nothing was cut.
+// stopAll is end that holds each to its exit code: nothing was cut. What was refused may be among their events.
 func (n *lineage) stopAll() {
 	n.t.Helper()
-	all := n.pids()
-	if err := syscall.Kill(all[len(all)-1], syscall.SIGTERM); err != nil {
-		n.t.Errorf("the last lb: %v", err)
-	}
-	for i, pid := range all {
-		if i == 0 { // this one is waited for by whoever started it, when nobody writes to its output any more
-			continue
-		}
+	for _, pid := range n.leave()[1:] {
 		var status syscall.WaitStatus
 		eventually(n.t, fmt.Sprint("process ", pid, " ends"), func() bool {
 			got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
@@ -129,14 +118,20 @@ func (n *lineage) stopAll() {
 			n.t.Errorf("process %d ended with %v %d", pid, status.Signal(), status.ExitStatus())
 		}
 	}
-	if code := n.wait(); code != 0 {
+	if code := n.wait(); code != 0 { // who started it waits for it, and for the end of the output that all have
 		n.t.Errorf("the first lb ended with %d", code)
 	}
-	for _, line := range n.stderr() {
-		if strings.Contains(line, "msg=panic") || strings.HasPrefix(line, "goroutine ") {
-			n.t.Errorf("lb reported: %s", line)
-		}
+	n.neverSaid()
+}
+
+// leave tells whoever is in charge to stop, and returns all.
+func (n *lineage) leave() []int {
+	n.t.Helper()
+	all := n.pids()
+	if err := syscall.Kill(all[len(all)-1], syscall.SIGTERM); err != nil {
+		n.t.Errorf("the last lb: %v", err)
 	}
+	return all
 }
 
 // rounds is how many upgrades a test does: LB_UPGRADES, else few.
