@@ -153,30 +153,30 @@ func (l *Live) emptied() {
 	}
 }
 
-// admit counts a request, then looks whether it may be. A drain that comes later waits for it; one that came earlier
+// admit counts a lease as unit, then looks whether it may be. A drain that comes later waits for it; one that came earlier
 // shows in the count itself.
 //
 // Where there is a limit, nothing is counted that is refused: otherwise the count would be above the limit for a
 // moment, and who looks for a free place just then would find none.
-func (l *Live) admit(limit int64) (Load, bool) {
+func (l *Live) admit(unit Load, limit int64) (Load, bool) {
 	if limit > 0 {
 		for {
-			if n, ok, stale := l.admitAt(l.Load(), limit); !stale {
+			if n, ok, stale := l.admitAt(l.Load(), unit, limit); !stale {
 				return n, ok
 			}
 		}
 	}
-	n := Load(l.load.Add(uint64(one)))
+	n := Load(l.load.Add(uint64(unit)))
 	if n.Draining() {
-		l.drop(one)
+		l.drop(unit)
 		return 0, false
 	}
 	return n, true
 }
 
 // admitAt is admit for a choice that was made at load seen: it refuses, by stale, when the load is another by now.
-func (l *Live) admitAt(seen Load, limit int64) (n Load, ok, stale bool) {
-	n = seen + one
+func (l *Live) admitAt(seen, unit Load, limit int64) (n Load, ok, stale bool) {
+	n = seen + unit
 	if n.Draining() || limit > 0 && n.requests() > limit {
 		return 0, false, false
 	}

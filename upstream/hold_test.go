@@ -20,7 +20,7 @@ func holding(limit *atomic.Int64) Build {
 
 func (h *holder) Pick(s *Selection) *Backend {
 	for _, b := range h.ready {
-		if k := h.limit.Load(); !s.Has(b.Live) && (k == 0 || !s.MayWait() || b.Load().Active() < k) {
+		if k := h.limit.Load(); !s.Has(b.Live) && (k == 0 || !s.MayWait() || s.Lasts() || b.Load().Active() < k) {
 			s.Note(uint8(b.Load().Active()) + 1)
 			return b
 		}

@@ -199,3 +199,67 @@ func BenchmarkKindOf(b *testing.B) {
 		})
 	}
 }
+
+// TestStreamPasses: who waits for a place does not hold up a stream, which takes none; but for one that backends have a number
+// of, it does.
+func TestStreamPasses(t *testing.T) {
+	for _, c := range []struct {
+		name, pool, want string
+		begin            func(*Selection)
+	}{
+		{"a stream", "a:0", "a", func(s *Selection) { s.Stream = true }},
+		{"of a kind that waits", "a:0", "a", func(s *Selection) { s.Kind = 9 }},
+		{"of a kind that is quick", "a:0", "waits", func(s *Selection) { s.Kind = 11 }},
+		{"a stream, and max_inflight", "a:1", "waits", func(s *Selection) { s.Stream = true }},
+		{"a WebSocket", "a:0", "waits", func(s *Selection) { s.Tunnel = true }},
+	} {
+		set := DefaultSettings()
+		set.QueueLen = 9
+		p, _ := held(c.pool, 1, set)
+		p.waits.learn(11, false)
+		x := newCrowd(t, p)
+		x.expect("1", "a")
+		x.expect("2", "waits")
+		x.expect("3", "waits")
+		c.begin(&x.person("last").s)
+		if got := x.comes("last"); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		x.goes("1")
+		x.want("2") // whose turn it is all the same
+		x.expect("2", "a")
+	}
+}
+
+// TestStreamTakesNoPlace: not even for a moment, in which somebody would find none.
+func TestStreamTakesNoPlace(t *testing.T) {
+	p := newPool("a")
+	a := backend(t, p, "a")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s := new(Selection)
+		for range 100_000 {
+			s.Reset(1, 0)
+			s.Stream = true
+			l, err := p.Acquire(s)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			l.Done(Outcome{Now: 2, Latency: 1, Status: 200})
+		}
+	}()
+	for {
+		if n := a.Load().Active(); n != 0 {
+			t.Errorf("%d active", n)
+			break
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+	<-done
+}

@@ -68,6 +68,14 @@ func (s *Selection) Forget() {
 	}
 }
 
+// unit is what a lease for s is counted as.
+func (s *Selection) unit() Load {
+	if s.Stream {
+		return parked
+	}
+	return one
+}
+
 // Lasts reports whether the request begins something that lasts, so that what lasts already decides where it goes.
 func (s *Selection) Lasts() bool { return s.Tunnel || s.Session || s.Stream }
 

@@ -35,10 +35,10 @@ type Observer interface {
 }
 
 // Holder is a Strategy with limits of its own for what a backend may have in work. While all are at theirs, its Pick
-// returns nil for a request that has not tried all, unless Selection.MayWait says that there is no place to wait; Acquire
-// then says ErrBusy, and the request waits in the pool's queue as one does for MaxInflight. So that nobody who waits is
-// forgotten, Pick refuses a request only while one of the backends that it has not tried has an active request: the end
-// of that one is when the queue is looked at again.
+// returns nil for a request that has not tried all, unless that is a stream, or Selection.MayWait says that there is no place
+// to wait; Acquire then says ErrBusy, and the request waits in the pool's queue as one does for MaxInflight. So that nobody
+// who waits is forgotten, Pick refuses a request only while one of the backends that it has not tried has an active
+// request: the end of that one is when the queue is looked at again.
 type Holder interface {
 	// Room is how many more requests Pick would place at a time, with so many waiting: any, or when s is not nil, such
 	// as have tried what s has. At least one of them Pick does place if nothing changes. limited is false when the
@@ -223,13 +223,21 @@ func (p *Pool) Acquire(s *Selection) (Lease, error) {
 	return p.chooseAgain(s, snap, l, ok)
 }
 
-// aside gives a request that has just come the backend it prefers, past all who wait: they are not sent there, as it drains or
-// has weight 0, or nobody else can serve the request. Who waits has asked for that before.
+// aside gives a request that has just come a backend past all who wait: one that it prefers, and they are not sent to, as it
+// drains or has weight 0, or nobody else can serve the request; or any, if it takes none of the places that they wait for, as
+// streams do where the strategy alone limits them. Who waits has asked for that before.
 func (p *Pool) aside(s *Selection) (Lease, bool) {
-	if s.Prefer == nil || s.waiter != nil {
+	if s.waiter != nil {
 		return Lease{}, false
 	}
 	snap := p.snap.Load()
+	if s.Stream && s.leases == 0 && snap.Held() {
+		l, err := p.choose(s)
+		return l, err == nil
+	}
+	if s.Prefer == nil {
+		return Lease{}, false
+	}
 	if b := snap.current(s.Prefer); b == nil || b.index >= 0 && !s.Bound {
 		return Lease{}, false
 	}
@@ -306,12 +314,12 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 		var load Load
 		var ok, stale bool
 		if s.saw && again < repicks {
-			if load, ok, stale = b.admitAt(s.seen, b.MaxInflight); stale {
+			if load, ok, stale = b.admitAt(s.seen, s.unit(), b.MaxInflight); stale {
 				again++
 				continue
 			}
 		} else {
-			load, ok = b.admit(b.MaxInflight)
+			load, ok = b.admit(s.unit(), b.MaxInflight)
 		}
 		if !ok {
 			s.pass(b.Live)
@@ -319,7 +327,7 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 		}
 		var told *ending
 		if s.asked {
-			told = b.pool.tell(n, s, b, load-one, again, nil)
+			told = b.pool.tell(n, s, b, load-s.unit(), again, nil)
 		}
 		l := n.lease(b, s, load, n.obs)
 		l.told = told
@@ -327,7 +335,7 @@ func (n *Snapshot) acquire(s *Selection) (Lease, bool) {
 	}
 }
 
-// lease is that of a request which b has admitted.
+// lease is that of a request which b has admitted, and by that has load.
 func (n *Snapshot) lease(b *Backend, s *Selection, load Load, obs Observer) Lease {
 	s.mark(b.Live)
 	st := b.Stats(s.Loop)
@@ -339,13 +347,10 @@ func (n *Snapshot) lease(b *Backend, s *Selection, load Load, obs Observer) Leas
 		st.Retries.Inc()
 	}
 	s.leases++
+	unit := s.unit()
 	l := Lease{
-		b: b, obs: obs, start: s.Now, loop: int16(s.Loop), ahead: uint16(min(load.Active()-1, math.MaxUint16)), kind: s.Kind,
-		note: s.note, unit: one,
-	}
-	if s.Stream {
-		b.move(one, parked)
-		l.unit = parked
+		b: b, obs: obs, start: s.Now, loop: int16(s.Loop), ahead: uint16(min((load - unit).Active(), math.MaxUint16)), kind: s.Kind,
+		note: s.note, unit: unit,
 	}
 	if obs != nil {
 		obs.Sent(b, l)
@@ -363,7 +368,7 @@ func (n *Snapshot) prefer(s *Selection) (Lease, bool) {
 	if s.Bound {
 		limit = 0
 	}
-	load, ok := b.admit(limit)
+	load, ok := b.admit(s.unit(), limit)
 	if !ok {
 		return Lease{}, false
 	}
@@ -375,7 +380,7 @@ func (n *Snapshot) prefer(s *Selection) (Lease, bool) {
 	var told *ending
 	if s.asked {
 		s.said = saidPreferred
-		told = b.pool.tell(n, s, b, load-one, 0, nil)
+		told = b.pool.tell(n, s, b, load-s.unit(), 0, nil)
 	}
 	l := n.lease(b, s, load, obs)
 	l.told = told

@@ -426,7 +426,7 @@ func TestSaw(t *testing.T) {
 				return nil
 			}
 			s.Saw(r[0].Load())
-			r[0].admit(0) // another loop was faster
+			r[0].admit(one, 0) // another loop was faster
 			return r[0]
 		})
 	})
