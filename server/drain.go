@@ -31,7 +31,7 @@ func (s *Server) letGo(b *upstream.Backend, over, sessions time.Duration) {
 }
 
 // Drain takes a backend out of use and waits until it has done what it had, or ctx ends. It stays out of use in both
-// cases, also over reloads, until TakeBack. The error is an admin.ErrUnknown, or admin.ErrTakenBack.
+// cases, also over reloads, until TakeBack. The error is an admin.ErrUnknown, admin.ErrTakenBack or admin.ErrNotNow.
 func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained, error) {
 	done, err := s.inTurn(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) Drain(ctx context.Context, pool, backend string) (admin.Drained
 
 // TakeBack takes a backend into use again, and waits until it gets requests or ctx ends. The process behind it may be
 // another by now, or not there yet: unless now is set, nothing that was known about it counts, and its check has to pass
-// first. The error is an admin.ErrUnknown.
+// first. The error is an admin.ErrUnknown, or an admin.ErrNotNow.
 func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (admin.Readied, error) {
 	done, err := s.inTurn(ctx)
 	if err != nil {
@@ -88,7 +88,11 @@ func (s *Server) TakeBack(ctx context.Context, pool, backend string, now bool) (
 	} else {
 		done()
 	}
-	return s.awaitReady(ctx, p, b.Name, begin)
+	r, err := s.awaitReady(ctx, p, b.Name, begin)
+	if err == nil && !r.Ready && s.upgrades.hasHanded() {
+		return r, errHanded
+	}
+	return r, err
 }
 
 // awaitReady waits until a backend gets requests, or ctx ends.

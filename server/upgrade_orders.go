@@ -232,9 +232,21 @@ func (s *Server) obey(to *successor, m *message) {
 }
 
 // awaitEmpty waits until a backend that gets nothing new has done what it had, in this process and in the one before, or
-// ctx ends, and says what is left. The error is an admin.ErrTakenBack.
+// ctx ends, and says what is left. The error is an admin.ErrTakenBack, or an admin.ErrNotNow: another process is in charge
+// by now, has taken over what could be moved, and knows when all is done.
 func (s *Server) awaitEmpty(ctx context.Context, b *upstream.Backend) (admin.Drained, error) {
 	begin := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.upgrades.handed:
+			if s.handed(b) {
+				cancel()
+			}
+		case <-ctx.Done():
+		}
+	}()
 	err := upstream.AwaitDrained(ctx, b)
 	before := s.awaitBefore(ctx, b)
 	d := admin.Drained{
@@ -245,5 +257,17 @@ func (s *Server) awaitEmpty(ctx context.Context, b *upstream.Backend) (admin.Dra
 	if errors.Is(err, upstream.ErrTakenBack) || b.Life().Wanted == upstream.In {
 		return d, admin.ErrTakenBack
 	}
+	if s.handed(b) {
+		return d, errHanded
+	}
 	return d, nil
+}
+
+// handed reports whether another process is in charge of b. One that had left its pool before ends here.
+func (s *Server) handed(b *upstream.Backend) bool {
+	if !s.upgrades.hasHanded() {
+		return false
+	}
+	now := s.backend(b.Pool().Name, b.Name)
+	return now != nil && now.Live == b.Live
 }

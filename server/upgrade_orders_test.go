@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,10 +133,11 @@ func TestUpgradeLeavesRolloutsAlone(t *testing.T) {
 	r.is(map[string]string{a.addr: admin.OutDraining})
 }
 
-// A backend is empty when neither the lb in charge has anything for it nor the one before, which ends what it has: who
-// restarted it sooner would cut that off.
-func TestDrainWaitsForTheLBBefore(t *testing.T) {
+// startBusy has one of two instances work on a request until it is released, and gives the status of its answer.
+func startBusy(t *testing.T) (h *house, busy, idle *instance, release func(), answers chan int) {
 	gate := make(chan struct{})
+	release = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
 	begun := make(chan string, 10)
 	slow := func(name string) *instance {
 		return newInstance(t, name, func(w http.ResponseWriter, r *http.Request) {
@@ -146,16 +148,23 @@ func TestDrainWaitsForTheLBBefore(t *testing.T) {
 		})
 	}
 	a, b := slow("a"), slow("b")
-	h := start(t, pools(a.addr, b.addr)+rare)
-	answers := make(chan int, 1)
+	h = start(t, pools(a.addr, b.addr)+rare)
+	answers = make(chan int, 1)
 	go func() {
 		code, _ := h.fetch(h.url + "/slow")
 		answers <- code
 	}()
-	busy, idle := a, b
+	busy, idle = a, b
 	if <-begun == "b" {
 		busy, idle = b, a
 	}
+	return h, busy, idle, release, answers
+}
+
+// A backend is empty when neither the lb in charge has anything for it nor the one before, which ends what it has: who
+// restarted it sooner would cut that off.
+func TestDrainWaitsForTheLBBefore(t *testing.T) {
+	h, busy, idle, release, answers := startBusy(t)
 	next := h.upgraded(time.Hour)
 	drain := func(of func(context.Context) (admin.Drained, error), wait time.Duration) admin.Drained {
 		t.Helper()
@@ -195,7 +204,7 @@ func TestDrainWaitsForTheLBBefore(t *testing.T) {
 	}
 	ended := make(chan admin.Drained, 1)
 	go func() { ended <- drain(byRollout, 20*time.Second) }()
-	close(gate)
+	release()
 	if code := <-answers; code != 200 {
 		t.Errorf("the request: %d", code)
 	}
@@ -243,5 +252,46 @@ func TestOrdersWaitForTheDecision(t *testing.T) {
 		if got := winner.health(a.addr).State; got != admin.Draining {
 			t.Errorf("succeeds %t: it is %s", succeeds, got)
 		}
+	}
+}
+
+// Who waits when another lb comes into charge is told to ask that one: it has what was moved, and knows when all is done.
+func TestWaitingOrdersGoOnWithTheNextLB(t *testing.T) {
+	h, busy, idle, release, answers := startBusy(t)
+	if _, err := h.Drain(within(t), "app", idle.addr); err != nil {
+		t.Fatal(err)
+	}
+	idle.die()
+	drains, comesBack := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := h.Drain(within(t), "app", busy.addr)
+		drains <- err
+	}()
+	h.awaitState(busy.addr, admin.Draining)
+	go func() {
+		_, err := h.TakeBack(within(t), "app", idle.addr, false)
+		comesBack <- err
+	}()
+	waitFor(t, "it is wanted", func() bool { return h.backend("app", idle.addr).Life().Wanted == upstream.In })
+	next := h.upgraded(time.Hour)
+	for of, err := range map[string]chan error{"the drain": drains, "the one that is to come back": comesBack} {
+		if err := <-err; !errors.Is(err, admin.ErrNotNow) {
+			t.Fatalf("%s: %v", of, err)
+		}
+	}
+	ended := make(chan admin.Drained, 1)
+	go func() {
+		d, err := next.Drain(within(t), "app", busy.addr)
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- d
+	}()
+	release()
+	if code := <-answers; code != 200 {
+		t.Errorf("the request: %d", code)
+	}
+	if d := <-ended; !d.Empty || d.Requests != 0 {
+		t.Errorf("%+v", d)
 	}
 }

@@ -56,12 +56,14 @@ func (t *target) find() (socket string, err error) {
 }
 
 // order sends an order and reads the answer.
-func (t *target) order(path string, o, answer any) error { return t.ask("POST", path, o, answer) }
+func (t *target) order(path string, o, answer any) error {
+	return t.ask("POST", path, func() any { return o }, answer)
+}
 
 // get reads what there is at a path.
 func (t *target) get(path string, answer any) error { return t.ask("GET", path, nil, answer) }
 
-func (t *target) ask(method, path string, body, answer any) error {
+func (t *target) ask(method, path string, body func() any, answer any) error {
 	res, err := t.open(method, path, body)
 	if err != nil {
 		return err
@@ -78,19 +80,19 @@ func (t *target) ask(method, path string, body, answer any) error {
 }
 
 // open asks lb for something and gives its answer, once that is known to be a good one. Who meets the end of an upgrade
-// asks again: the new lb is at the same socket.
-func (t *target) open(method, path string, body any) (*http.Response, error) {
+// asks again, by what body, nil or not, says by then: the new lb is at the same socket.
+func (t *target) open(method, path string, body func() any) (*http.Response, error) {
 	socket, err := t.find()
 	if err != nil {
 		return nil, err
 	}
-	var text []byte
-	if body != nil {
-		if text, err = json.Marshal(body); err != nil {
-			return nil, err
-		}
-	}
 	for again := 0; ; again++ {
+		var text []byte
+		if body != nil {
+			if text, err = json.Marshal(body()); err != nil {
+				return nil, err
+			}
+		}
 		req, err := http.NewRequest(method, "http://lb"+path, bytes.NewReader(text))
 		if err != nil {
 			return nil, err
@@ -134,6 +136,8 @@ func unreachable(socket string, err error) error {
 		return coded(exitNoLB, fmt.Errorf("no lb is at %s", socket))
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return notYours(socket)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the lb at %s ended before it had answered", socket)
 	}
 	return fmt.Errorf("%s: %w", socket, err)
 }

@@ -29,10 +29,13 @@ meanwhile, 7 when there is no such backend, 4 when no lb runs.`,
 				return misused("--wait %v: it is 0s to 24h", wait)
 			}
 			var d admin.Drained
-			if err := to.wait(w, "/drain", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String()}, &d, args[0], args[1], unfinished); err != nil {
+			took, err := to.wait(w, &awaited{"/drain", args[0], args[1], wait, func(wait string) any {
+				return admin.Order{Pool: args[0], Backend: args[1], Wait: wait}
+			}, unfinished}, &d)
+			if err != nil {
 				return err
 			}
-			return printDrained(w, &d, "drained")
+			return printDrained(w, &d, took, "drained")
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")
@@ -58,11 +61,7 @@ no lb runs.`,
 			if wait < 0 || wait > admin.MaxWait {
 				return misused("--wait %v: it is 0s to 24h", wait)
 			}
-			var r admin.Readied
-			if err := to.wait(w, "/ready", admin.Order{Pool: args[0], Backend: args[1], Wait: wait.String(), Now: now}, &r, args[0], args[1], unready); err != nil {
-				return err
-			}
-			return printReadied(w, &r)
+			return to.ready(w, args[0], args[1], wait, now)
 		},
 	}
 	c.Flags().DurationVar(&wait, "wait", wait, "how long to wait; 0s tells and does not wait")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 
@@ -68,18 +67,19 @@ has that backend already, 7 when there is no such pool, 4 when no lb runs.`,
 			if wait < 0 || wait > admin.MaxWait {
 				return misused("--wait %v: it is 0s to 24h", wait)
 			}
-			o.Pool, o.Address, o.Wait = args[0], args[1], wait.String()
+			o.Pool, o.Address = args[0], args[1]
 			if c.Flags().Changed("weight") {
 				o.Weight = &weight
 			}
 			if c.Flags().Changed("max-inflight") {
 				o.MaxInflight = &most
 			}
+			// The wait is an order of its own: to add it again, when an upgrade of lb overtakes that, would be refused.
 			var r admin.Readied
-			if err := to.wait(w, "/add", o, &r, o.Pool, cmp.Or(o.Name, o.Address), unready); err != nil {
+			if err := to.order("/add", o, &r); err != nil {
 				return err
 			}
-			return printReadied(w, &r)
+			return to.ready(w, r.Pool, r.Backend, wait, false)
 		},
 	}
 	c.Flags().StringVar(&o.Name, "name", "", "what the backend is called; by default its address")
@@ -112,12 +112,16 @@ runs.`,
 			if wait < 0 || wait > admin.MaxWait {
 				return misused("--wait %v: it is 0s to 24h", wait)
 			}
-			o.Pool, o.Backend, o.Wait = args[0], args[1], wait.String()
+			o.Pool, o.Backend = args[0], args[1]
 			var d admin.Drained
-			if err := to.wait(w, "/remove", o, &d, o.Pool, o.Backend, unfinished); err != nil {
+			took, err := to.wait(w, &awaited{"/remove", o.Pool, o.Backend, wait, func(wait string) any {
+				o.Wait = wait
+				return o
+			}, unfinished}, &d)
+			if err != nil {
 				return err
 			}
-			return printDrained(w, &d, "removed, and empty")
+			return printDrained(w, &d, took, "removed, and empty")
 		},
 	}
 	c.Flags().BoolVar(&o.Force, "force", false, "even if it is the last one of its pool")
@@ -126,32 +130,39 @@ runs.`,
 	return c
 }
 
-// printReadied says what came of taking a backend into use.
-func printReadied(w world, r *admin.Readied) error {
+// ready takes a backend into use, and says what came of it.
+func (t *target) ready(w world, pool, backend string, wait time.Duration, now bool) error {
+	var r admin.Readied
+	took, err := t.wait(w, &awaited{"/ready", pool, backend, wait, func(wait string) any {
+		return admin.Order{Pool: pool, Backend: backend, Wait: wait, Now: now}
+	}, unready}, &r)
+	if err != nil {
+		return err
+	}
 	name := r.Pool + " " + r.Backend
 	if r.Ready {
-		_, err := fmt.Fprintf(w.stdout, "%s: in use after %v\n", name, r.Took.Round(time.Millisecond))
+		_, err := fmt.Fprintf(w.stdout, "%s: in use after %v\n", name, took.Round(time.Millisecond))
 		return err
 	}
 	why := ""
 	if r.Why != "" {
 		why = ": " + r.Why
 	}
-	fmt.Fprintf(w.stdout, "%s: gets no requests after %v, it is %s%s\n", name, r.Took.Round(time.Millisecond), r.State, why)
+	fmt.Fprintf(w.stdout, "%s: gets no requests after %v, it is %s%s\n", name, took.Round(time.Millisecond), r.State, why)
 	return &exit{code: exitLeft}
 }
 
 // printDrained says what came of taking a backend out of use; done is what it is when nothing is left.
-func printDrained(w world, d *admin.Drained, done string) error {
+func printDrained(w world, d *admin.Drained, took time.Duration, done string) error {
 	if d.Others == 0 {
 		fmt.Fprintf(w.stderr, "lb: no other backend of pool %s is ready: requests wait, or fail\n", d.Pool)
 	}
 	name := d.Pool + " " + d.Backend
 	if d.Empty {
-		_, err := fmt.Fprintf(w.stdout, "%s: %s after %v\n", name, done, d.Took.Round(time.Millisecond))
+		_, err := fmt.Fprintf(w.stdout, "%s: %s after %v\n", name, done, took.Round(time.Millisecond))
 		return err
 	}
 	fmt.Fprintf(w.stdout, "%s: %s and %s left after %v; it gets nothing new\n",
-		name, plural(d.Requests, "request"), plural(d.Tunnels, "WebSocket"), d.Took.Round(time.Millisecond))
+		name, plural(d.Requests, "request"), plural(d.Tunnels, "WebSocket"), took.Round(time.Millisecond))
 	return &exit{code: exitLeft}
 }

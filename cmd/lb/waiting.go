@@ -14,25 +14,37 @@ const (
 	glances = time.Second
 )
 
-// wait sends an order that lb answers once a backend is as it shall be. Whoever waits for that is told, on standard
-// error, what it is that is waited for: once after a second, and whenever that changes.
-func (t *target) wait(w world, path string, o, answer any, pool, backend string, says func(*admin.Backend) string) error {
+// awaited is an order that lb answers once a backend is as it shall be, or the wait is over.
+type awaited struct {
+	path, pool, backend string
+	wait                time.Duration
+	order               func(wait string) any       // its body
+	says                func(*admin.Backend) string // what is waited for; "": nothing
+}
+
+// wait sends an order, and again with the rest of the wait when an upgrade of lb overtakes it: the new lb goes on. Whoever
+// waits is told, on standard error, what it is that is waited for: once after a second, and whenever that changes. It
+// returns how long all of it took.
+func (t *target) wait(w world, o *awaited, answer any) (took time.Duration, err error) {
+	begin := time.Now()
 	done := make(chan error, 1)
-	go func() { done <- t.order(path, o, answer) }()
+	go func() {
+		done <- t.ask("POST", o.path, func() any { return o.order(max(0, o.wait-time.Since(begin)).String()) }, answer)
+	}()
 	clock := time.NewTimer(silence)
 	defer clock.Stop()
 	for said := ""; ; clock.Reset(glances) {
 		select {
 		case err := <-done:
-			return err
+			return time.Since(begin), err
 		case <-clock.C:
 		}
-		b := t.backend(pool, backend)
+		b := t.backend(o.pool, o.backend)
 		if b == nil {
 			continue
 		}
-		if text := says(b); text != "" && text != said {
-			fmt.Fprintf(w.stderr, "lb: waiting: %s %s %s\n", pool, b.Name, text)
+		if text := o.says(b); text != "" && text != said {
+			fmt.Fprintf(w.stderr, "lb: waiting: %s %s %s\n", o.pool, b.Name, text)
 			said = text
 		}
 	}
