@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,7 @@ A file that is there is never overwritten, unless --force says so. The new one h
 	}
 	f := c.Flags()
 	f.StringVar(&a.ports, "ports", "", "where the app listens: a port, a range, an `address`, or several with commas")
-	f.StringVar(&a.listen, "listen", "", "the `address` that clients connect to; by default :8080, for /etc/lb/config.toml :80")
+	f.StringVar(&a.listen, "listen", "", "the `address` that clients connect to; by default :8080 or the next port that is free, for /etc/lb/config.toml :80")
 	f.StringVar(&a.health, "health", "", "a `path` of the app that answers 200 when an instance is well; by default lb only connects")
 	f.StringVar(&a.strategy, "strategy", config.Strategies()[0], "who gets the next request, a `name`: "+strings.Join(config.Strategies(), ", "))
 	f.BoolVar(&a.sticky, "sticky", false, "the app keeps state of clients in memory: each comes back to its instance, by a cookie")
@@ -99,15 +100,15 @@ func (i *wizard) run(a choices) error {
 			return err
 		}
 	}
-	if a.listen == "" {
-		a.listen = ":8080"
-		if a.output == servicePath {
-			a.listen = ":80" // which the service may
-		}
-	}
-	for flag, value := range map[string]string{"ports": a.ports, "listen": a.listen, "health": a.health, "strategy": a.strategy, "trusted-proxies": a.proxies} {
-		if err := wrong(flag, value); i.given(flag) && err != nil {
-			return misused("--%s %s: %w", flag, value, err)
+	for _, f := range []struct {
+		flag, value string
+		known       choices
+	}{
+		{flag: "ports", value: a.ports}, {"listen", a.listen, choices{ports: a.ports}}, {flag: "health", value: a.health},
+		{flag: "strategy", value: a.strategy}, {flag: "trusted-proxies", value: a.proxies},
+	} {
+		if err := wrong(&f.known, f.flag, f.value); i.given(f.flag) && err != nil {
+			return misused("--%s %s: %w", f.flag, f.value, err)
 		}
 	}
 	if i.terminal && !a.yes {
@@ -126,6 +127,9 @@ func (i *wizard) run(a choices) error {
 		default:
 			return misused("there is no terminal to ask on: say where the app listens, as in \"lb init --ports 3000-3003\"; \"lb init --help\" lists what else can be said")
 		}
+	}
+	if a.listen == "" {
+		a.listen = free(&a, nil)
 	}
 	text := a.text()
 	cfg, err := config.Parse(a.output, []byte(text))
@@ -179,8 +183,8 @@ func next(a choices) string {
 // ask asks for what no flag has said.
 func (i *wizard) ask(a *choices) error {
 	i.lines = bufio.NewScanner(i.in)
+	all := i.listening()
 	if !i.given("ports") {
-		all := i.listening()
 		if len(all) > 0 {
 			fmt.Fprintf(i.prompt, "What listens on this machine:\n%s\n", listenersTable(all))
 		}
@@ -188,35 +192,34 @@ func (i *wizard) ask(a *choices) error {
 		if guess == "" {
 			guess = "3000-3003"
 		}
-		a.listen = free(a.listen, all)
-		if err := i.question(&a.ports, "ports", "Where does the app listen? A port, a range, or several with commas", guess); err != nil {
+		if err := i.question(a, &a.ports, "ports", "Where does the app listen? A port, a range, or several with commas", guess); err != nil {
 			return err
 		}
 	}
 	if !i.given("listen") {
-		if err := i.question(&a.listen, "listen", "Where shall clients connect? \":80\" is port 80 on all addresses of this machine", a.listen); err != nil {
+		if err := i.question(a, &a.listen, "listen", "Where shall clients connect? \":80\" is port 80 on all addresses of this machine", free(a, all)); err != nil {
 			return err
 		}
 	}
 	if !i.given("health") {
-		if err := i.question(&a.health, "health", "A path that the app answers with 200 when it is well; \"none\": lb only connects", i.healthPath(a.ports)); err != nil {
+		if err := i.question(a, &a.health, "health", "A path that the app answers with 200 when it is well; \"none\": lb only connects", i.healthPath(a.ports)); err != nil {
 			return err
 		}
 	}
 	if !i.given("strategy") {
-		if err := i.question(&a.strategy, "strategy", "Who gets the next request? adaptive is right for most apps; docs/balancing.md says when another is", a.strategy); err != nil {
+		if err := i.question(a, &a.strategy, "strategy", "Who gets the next request? adaptive is right for most apps; docs/balancing.md says when another is", a.strategy); err != nil {
 			return err
 		}
 	}
 	if !i.given("sticky") && !i.given("socketio") {
 		word := "no"
-		if err := i.question(&word, "sticky", "Does a client have to come back to its instance, for what that keeps in memory? Not needed for Socket.IO. yes or no", word); err != nil {
+		if err := i.question(a, &word, "sticky", "Does a client have to come back to its instance, for what that keeps in memory? Not needed for Socket.IO. yes or no", word); err != nil {
 			return err
 		}
 		a.sticky = strings.HasPrefix(strings.ToLower(word), "y")
 	}
 	if !i.given("trusted-proxies") {
-		if err := i.question(&a.proxies, "trusted-proxies", "Is there a load balancer before lb, such as an ALB? Its networks, such as 10.0.0.0/16", "none"); err != nil {
+		if err := i.question(a, &a.proxies, "trusted-proxies", "Is there a load balancer before lb, such as an ALB? Its networks, such as 10.0.0.0/16", "none"); err != nil {
 			return err
 		}
 	}
@@ -224,24 +227,25 @@ func (i *wizard) ask(a *choices) error {
 	return nil
 }
 
-// free is the first address from that on whose port nobody listens on. One below 1024 is there for its number.
-func free(address string, all []listener) string {
-	host, port, _ := strings.Cut(address, ":")
-	n, err := strconv.Atoi(port)
-	if err != nil || n < 1024 {
-		return address
+// free is where clients connect to when nobody says: a port that is not the app's, and that none of all listens on.
+func free(a *choices, all []listener) string {
+	if a.output == servicePath {
+		return ":80" // which the service may
 	}
-	for slices.ContainsFunc(all, func(l listener) bool { return l.port == n }) && n < 65535 {
-		n++
+	for port := 8080; port <= 65535; port++ {
+		address := ":" + strconv.Itoa(port)
+		if wrong(a, "listen", address) == nil && !slices.ContainsFunc(all, func(l listener) bool { return l.port == port }) {
+			return address
+		}
 	}
-	return host + ":" + strconv.Itoa(n)
+	return ":8080"
 }
 
 // promptWidth is that of questions: a terminal has at least so many columns.
 const promptWidth = 78
 
 // question asks until the answer is a good one.
-func (i *wizard) question(to *string, flag, text, otherwise string) error {
+func (i *wizard) question(a *choices, to *string, flag, text, otherwise string) error {
 	for {
 		fmt.Fprintf(i.prompt, "%s\n  [%s]: ", fold(text, promptWidth), otherwise)
 		if !i.lines.Scan() {
@@ -258,7 +262,7 @@ func (i *wizard) question(to *string, flag, text, otherwise string) error {
 		if answer == "none" {
 			answer = ""
 		}
-		err := wrong(flag, answer)
+		err := wrong(a, flag, answer)
 		if err == nil {
 			*to = answer
 			return nil
@@ -267,26 +271,27 @@ func (i *wizard) question(to *string, flag, text, otherwise string) error {
 	}
 }
 
-// wrong says what is wrong with one answer, as lb check would.
-func wrong(flag, value string) error {
-	a := choices{ports: "3000", listen: ":8080", strategy: config.Strategies()[0]}
+// wrong says what is wrong with one answer, as lb check would. What is known already counts where it matters: lb cannot listen
+// where the app does.
+func wrong(known *choices, flag, value string) error {
+	one := choices{ports: "unix:/app.sock", listen: ":0", strategy: config.Strategies()[0]}
 	switch flag {
 	case "ports":
-		a.ports = value
+		one.ports, one.listen = value, cmp.Or(known.listen, one.listen)
 	case "listen":
-		a.listen = value
+		one.listen, one.ports = value, cmp.Or(known.ports, one.ports)
 	case "health":
-		a.health = value
+		one.health = value
 	case "strategy":
-		a.strategy = value
+		one.strategy = value
 	case "trusted-proxies":
-		a.proxies = value
+		one.proxies = value
 	case "sticky":
 		if !slices.Contains([]string{"y", "yes", "n", "no"}, strings.ToLower(value)) {
 			return errors.New("yes or no?")
 		}
 	}
-	_, err := config.Parse("", []byte(a.text()))
+	_, err := config.Parse("", []byte(one.text()))
 	var faults config.Errors
 	if errors.As(err, &faults) {
 		return errors.New(faults[0].Msg)
@@ -296,7 +301,7 @@ func wrong(flag, value string) error {
 
 // healthPath is a path that looks like it were for checks: the app answers it, and not everything, with 200.
 func (i *wizard) healthPath(ports string) string {
-	cfg, err := config.Parse("", []byte((&choices{ports: ports, listen: ":8080", strategy: config.Strategies()[0]}).text()))
+	cfg, err := config.Parse("", []byte((&choices{ports: ports, listen: ":0", strategy: config.Strategies()[0]}).text()))
 	if err != nil || len(cfg.Pools) == 0 || strings.HasPrefix(cfg.Pools[0].Backends[0].Address, "unix:") {
 		return "none"
 	}

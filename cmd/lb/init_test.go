@@ -41,6 +41,8 @@ func TestInitFlags(t *testing.T) {
 			[]string{"[pool.app.affinity]", `kind = "cookie"`}, "lb reload config.toml "},
 		{"--ports 3000 --socketio", "config.toml: ok: listens on :8080, sends everything to pool app (1 backend, adaptive), metrics on 127.0.0.1:9901",
 			[]string{"[pool.app.affinity]", `#kind = "cookie"`, "#rebalance = 10"}, "lb run config.toml "},
+		{"--ports 8080-8081", "config.toml: ok: listens on :8082, sends everything to pool app (2 backends, adaptive), metrics on 127.0.0.1:9901",
+			[]string{`backends = ["127.0.0.1:8080-8081"]`, `address = ":8082"`}, "curl http://127.0.0.1:8082/ "},
 		{"--ports unix:/run/app.sock --listen [::1]:8080 --yes", "config.toml: ok: listens on [::1]:8080, sends everything to pool app (1 backend, adaptive), metrics on 127.0.0.1:9901",
 			[]string{`backends = ["unix:/run/app.sock"]`}, "curl http://[::1]:8080/ "},
 	} {
@@ -106,11 +108,12 @@ func TestInitFaults(t *testing.T) {
 		{"", exitUsage, "lb: there is no terminal to ask on: say where the app listens, as in \"lb init --ports 3000-3003\""},
 		{"--ports 70000", exitUsage, "lb: --ports 70000: \"127.0.0.1:70000\": there is no port 70000"},
 		{"--ports 3000 --listen nowhere", exitUsage, "lb: --listen nowhere: "},
+		{"--ports 3000 --listen :3000", exitUsage, "lb: --listen :3000: \"127.0.0.1:3000\" is where lb itself listens"},
 		{"--ports 3000 --health health", exitUsage, "lb: --health health: "},
 		{"--ports 3000 --strategy best", exitUsage, "lb: --strategy best: "},
 		{"--ports 3000 --trusted-proxies alb", exitUsage, "lb: --trusted-proxies alb: "},
 		{"--ports 3000 --output there.toml", exitFailed, "lb: there.toml is there already: --output names another file, --force writes over it\n"},
-		{"--ports 3000 --output nosuch/x.toml", exitFailed, "lb: "},
+		{"--ports 3000 --output nosuch/x.toml", exitFailed, "lb: nosuch/x.toml cannot be written: no such file or directory: --output names another file, - is standard output\n"},
 		{"--ports 3000 --output . --force", exitFailed, "lb: . is no file\n"},
 	} {
 		code, stdout, stderr := initIn(t, strings.Fields(c.args)...)
@@ -161,6 +164,7 @@ func TestInitQuestions(t *testing.T) {
 		{5432, 7, "postgres", "postgres -D \x1b[2J"}, node(9229), node(40000)}
 	for _, c := range []struct {
 		name, typed string
+		given       choices // by flags
 		machine     []listener
 		health      string // the path that the app has
 		all         bool   // it answers everything
@@ -170,6 +174,9 @@ func TestInitQuestions(t *testing.T) {
 		{name: "defaults", typed: "\n\n\n\n\n\n", machine: machine, health: "/healthz",
 			want:  []string{`backends = ["127.0.0.1:4000-4001", "127.0.0.1:4003"]`, `address = ":8080"`, `path = "/healthz"`, `#strategy = "adaptive"`},
 			asked: []string{"  22          (another user's; root sees whose)\n  2999        PM2 v7.0.4: God Daemon (/root/.pm2)\n  3900        node /srv/other.js\n  4000-4001   node /srv/app.js (2 processes)\n", "postgres -D ?[2J", "[4000-4001,4003]: ", "[/healthz]: ", "[none]: "}},
+		{name: "the port is taken", typed: "3000\n\n\n\n\n\n", machine: []listener{{8080, 0, "", ""}, node(8081), {8083, 0, "", ""}}, want: []string{`address = ":8082"`}},
+		{name: "the port is taken, and the app's", typed: "\n\n\n\n\n", given: choices{ports: "8080"}, machine: []listener{node(8080)}, want: []string{`address = ":8081"`}},
+		{name: "the port is taken, and said", typed: "3000\n\n\n\n\n", given: choices{listen: ":8080"}, machine: []listener{{8080, 0, "", ""}}, want: []string{`address = ":8080"`}},
 		{name: "nothing known", typed: "\n\n\n\n\n\n", want: []string{`backends = ["127.0.0.1:3000-3003"]`, `#path = "/health"`}, asked: []string{"[3000-3003]: "}},
 		{name: "an app that says yes to all", typed: "\n\n\n\n\n\n", machine: machine, health: "/health", all: true, want: []string{`#path = "/health"`}},
 		{name: "answers", typed: "3100-3103, 3200\n:80\n/up\newma\nYES\n10.0.0.0/16\n", machine: machine,
@@ -180,7 +187,9 @@ func TestInitQuestions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			var out, prompt bytes.Buffer
-			i := wizard{in: strings.NewReader(c.typed), out: &out, prompt: &prompt, terminal: true, given: func(string) bool { return false },
+			i := wizard{in: strings.NewReader(c.typed), out: &out, prompt: &prompt, terminal: true, given: func(flag string) bool {
+				return flag == "ports" && c.given.ports != "" || flag == "listen" && c.given.listen != ""
+			},
 				listening: func() []listener { return c.machine },
 				status: func(url string) int {
 					if c.all || c.health != "" && strings.HasSuffix(url, c.health) {
@@ -188,7 +197,9 @@ func TestInitQuestions(t *testing.T) {
 					}
 					return 404
 				}}
-			if err := i.run(choices{strategy: "adaptive", output: "config.toml"}); err != nil {
+			a := c.given
+			a.strategy, a.output = "adaptive", "config.toml"
+			if err := i.run(a); err != nil {
 				t.Fatalf("%v\n%s", err, prompt.String())
 			}
 			text, err := os.ReadFile("config.toml")
