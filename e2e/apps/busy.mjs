@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import express from 'express'
 import { WebSocketServer } from 'ws'
-import { listen, name, order, pass } from './lib.mjs'
+import { listen, name, order } from './lib.mjs'
 
 const app = express()
 app.disable('x-powered-by')
@@ -29,12 +29,6 @@ app.get('/work/:id', (req, res) => { res.type('text').send(`${name} did ${req.pa
 
 app.all('/await/:id', async (req, res) => {
   await sleep(Number(req.query.ms))
-  res.type('text').send(`${name} did ${req.params.id}`)
-})
-
-// Answers once the gate is open.
-app.get('/gate/:id', async (req, res) => {
-  await pass(req.params.id)
   res.type('text').send(`${name} did ${req.params.id}`)
 })
 
