@@ -195,7 +195,7 @@ func (k *Key) text(r *reader, path string, v any, dst *string) {
 	case kindAddress:
 		if slices.Contains(k.words, s) {
 			s = ""
-		} else if guess := suggest(s, k.words); guess != "" {
+		} else if guess := Suggest(s, k.words); guess != "" {
 			err = fmt.Errorf("%s is not an address, did you mean %q?", quote(s), guess)
 		} else {
 			s, err = parseListen(s)

@@ -34,7 +34,7 @@ func parseHash(s string) (HashKey, error) {
 		return HashKey{source, name}, nil
 	}
 	all := `; there is "ip", "header:NAME", "cookie:NAME", "query:NAME", "path", "path:N"`
-	if m := suggest(source, []string{"ip", "header", "cookie", "query", "path"}); m != "" {
+	if m := Suggest(source, []string{"ip", "header", "cookie", "query", "path"}); m != "" {
 		if m != "ip" && m != "path" {
 			m += ":" + name
 		}

@@ -146,10 +146,10 @@ func (r *reader) unknownTop(path, name string, v any) {
 		r.faultKey(path, "unknown: %s", says)
 		return
 	}
-	guess := suggest(name, tops)
+	guess := Suggest(name, tops)
 	r.poolMeant = r.poolMeant || guess == "pool" || name == "backends"
 	if _, ok := v.(map[string]any); !ok && guess == "" {
-		if s := suggest(name, keyNames()); s != "" {
+		if s := Suggest(name, keyNames()); s != "" {
 			name = s
 		}
 	}
@@ -162,7 +162,7 @@ func (r *reader) unknownTop(path, name string, v any) {
 		return
 	}
 	for in, names := range subs {
-		if sub := suggest(name, names); sub != "" && guess == "" {
+		if sub := Suggest(name, names); sub != "" && guess == "" {
 			r.faultKey(path, "belongs to a pool: write [%s.%s]", exampleTable(in), sub)
 			return
 		}
@@ -300,7 +300,7 @@ func (r *reader) unknownKey(table, path, name string, known []*Key) {
 		names = append(names, k.Name)
 	}
 	names = append(names, subs[table]...)
-	guess := suggest(name, names)
+	guess := Suggest(name, names)
 	sure := guess != "" && (slices.Contains(strings.Fields(aliases[flatten(name)]), guess) || distance(flatten(name), guess) <= 1)
 	if at := tableOf(name); at != "" && at != "pool.NAME.backends" && !sure {
 		r.faultKey(path, "unknown key here, it belongs in [%s]", at)

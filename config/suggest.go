@@ -46,8 +46,8 @@ var absent = map[string]string{
 	"gzip": "lb does not compress: the app or a CDN does", "cache": "lb does not cache: the app or a CDN does", "rewrite": "lb does not change paths",
 }
 
-// suggest gives the one of known that word was probably meant to be, or "".
-func suggest(word string, known []string) string {
+// Suggest gives the one of known that word was probably meant to be, or "".
+func Suggest(word string, known []string) string {
 	if len(word) > 64 {
 		return ""
 	}
@@ -67,9 +67,6 @@ func suggest(word string, known []string) string {
 	}
 	return best
 }
-
-// Suggest gives the one of known that word was probably meant to be, or "".
-func Suggest(word string, known []string) string { return suggest(word, known) }
 
 // flatten makes Max-Idle and max_idle one word.
 func flatten(word string) string { return strings.ReplaceAll(strings.ToLower(word), "-", "_") }
@@ -100,7 +97,7 @@ func distance(a, b string) int {
 
 // didYouMean is the second half of a message about an unknown word: a guess, or all there is.
 func didYouMean(word string, known []string, all string) string {
-	if s := suggest(word, known); s != "" {
+	if s := Suggest(word, known); s != "" {
 		return ", did you mean \"" + s + "\"?"
 	}
 	return all
@@ -117,7 +114,7 @@ func DidYouMean(word string, known []string) string {
 	if len(known) == 0 {
 		there = "; there is none"
 	}
-	if s := suggest(word, known); s != "" {
+	if s := Suggest(word, known); s != "" {
 		return fmt.Sprintf(", did you mean %q?", s)
 	}
 	return there
