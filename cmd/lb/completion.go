@@ -1,13 +1,9 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -134,9 +130,6 @@ func backendNames(c *cobra.Command, args []string, _ string) (names []string, _ 
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// askMost is how long a person who pressed the tab key waits at most.
-const askMost = time.Second
-
 // askPools are the pools of the lb that the flags of c name, or of the one that would be found without them. There is no
 // fault: who completes a line has not asked anything yet.
 func askPools(c *cobra.Command) []admin.Pool {
@@ -151,20 +144,5 @@ func askPools(c *cobra.Command) []admin.Pool {
 	if err != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askMost)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lb/status", nil)
-	if err != nil {
-		return nil
-	}
-	resp, err := overSocket(socket).Do(req)
-	if err != nil {
-		return nil
-	}
-	defer resp.Body.Close()
-	var s admin.Status
-	if json.NewDecoder(resp.Body).Decode(&s) != nil {
-		return nil
-	}
-	return s.Pools
+	return statusAt(socket).Pools
 }

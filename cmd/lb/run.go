@@ -139,11 +139,10 @@ func run(w world, path string) error {
 
 // pidAt says which process is behind the socket of an lb.
 func pidAt(socket string) string {
-	var st admin.Status
-	if to := (target{socket: socket}); to.get("/status", &st) != nil || st.PID == 0 {
-		return ""
+	if pid := statusAt(socket).PID; pid > 0 {
+		return fmt.Sprintf(", process %d", pid)
 	}
-	return fmt.Sprintf(", process %d", st.PID)
+	return ""
 }
 
 // ended turns the end of a Server into the end of the process. What was cut is in the log already.

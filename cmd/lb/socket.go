@@ -166,19 +166,31 @@ func runningHere() (all []string) {
 func listRunning(all []string) string {
 	var b strings.Builder
 	for _, at := range all[:min(len(all), 5)] {
-		c := overSocket(at)
-		c.Timeout = time.Second
-		var st admin.Status
-		if res, err := c.Get("http://lb/status"); err == nil {
-			json.NewDecoder(res.Body).Decode(&st)
-			res.Body.Close()
-		}
+		st := statusAt(at)
 		fmt.Fprintf(&b, "\n  --socket %s", at)
 		if st.File != "" {
 			fmt.Fprintf(&b, " is process %d, with %s", st.PID, printable(st.File))
 		}
 	}
 	return b.String()
+}
+
+// statusMost is how long a status may take that nobody has asked for.
+const statusMost = time.Second
+
+// statusAt is the status of the lb at a socket; nothing is in it when that does not answer soon.
+func statusAt(socket string) (st admin.Status) {
+	c := overSocket(socket)
+	c.Timeout = statusMost
+	res, err := c.Get("http://lb/status")
+	if err != nil {
+		return st
+	}
+	defer res.Body.Close()
+	if json.NewDecoder(res.Body).Decode(&st) != nil {
+		return admin.Status{}
+	}
+	return st
 }
 
 // groupOf is the name of the group that a file belongs to, "" where it has none.
