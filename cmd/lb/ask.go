@@ -21,7 +21,7 @@ import (
 type target struct{ config, socket string }
 
 func (t *target) flags(c *cobra.Command) {
-	c.Flags().StringVar(&t.config, "config", "", "the file that lb runs with; by default the one that \"lb run\" would read")
+	c.Flags().StringVar(&t.config, "config", "", "the file that lb runs with; by default the one that \"lb run\" would read, or if there is none that of the only lb here")
 	t.socketFlag(c)
 }
 

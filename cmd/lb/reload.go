@@ -22,7 +22,8 @@ func reloadCommand(w world) *cobra.Command {
 mistake as "lb check" does. No request is lost either way; a file with mistakes changes nothing. What a file
 cannot tell counts, too: an address that is taken, a host name that nobody knows.
 
-Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb/config.toml.
+Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb/config.toml. If there is neither, it is the
+only lb that runs here.
 
 Backends that were changed by "lb weight", "lb add" or "lb remove" stay as they are unless the file says something new
 of them; the verdict names them. With --reset all is as the file says.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
 	"strings"
@@ -146,16 +145,10 @@ func (f *rolloutFlags) fileOf(pool string) (*config.Rollout, error) {
 		args = []string{f.to.config}
 	}
 	path, err := configFile(args)
-	if err != nil && f.to.socket != "" && f.to.config == "" {
-		return &none, nil
-	}
 	if err != nil {
-		return nil, err
+		return &none, nil // whether there is an lb without it, is seen next
 	}
 	cfg, err := config.Load(path)
-	if errors.Is(err, fs.ErrNotExist) && f.to.socket != "" && f.to.config == "" {
-		return &none, nil
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,10 @@ func TestWhichLB(t *testing.T) {
 	if code, out, err := status(); code != 0 || !strings.Contains(out, filepath.Join(one, "config.toml")) {
 		t.Errorf("one: %d %s%s", code, out, err)
 	}
+	var out, errs bytes.Buffer
+	if execute([]string{"rollout", "app", "--exec", "true {port}", "--dry-run"}, world{stdout: &out, stderr: &errs}); !strings.Contains(out.String()+errs.String(), "pool app:") {
+		t.Errorf("a rollout: %s%s", out.String(), errs.String())
+	}
 	b := start(t, "run", filepath.Join(two, "config.toml"))
 	b.event("msg=ready")
 	code, _, err := status()

@@ -32,7 +32,8 @@ no more connections, stays at hand for --watch, lets go, finishes the requests t
 Nobody is refused and no request fails. When the new lb does not come to be ready, for a mistake in FILE, within
 --wait, or for ending in the time of --watch, the old one goes on as before.
 
-Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb/config.toml.
+Without FILE it is the one that "lb run" would read: ./config.toml, else /etc/lb/config.toml. If there is neither, it is the
+only lb that runs here.
 
 SIGUSR2 does the same, and the verdict is in lb's log.
 

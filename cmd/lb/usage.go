@@ -44,6 +44,15 @@ func guide(root *cobra.Command, w world) {
 			c.Args = spoken(c.Args)
 		}
 	}
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if _, _, err := root.Find(args); err != nil {
+				return noCommand(root, args[0])
+			}
+			return nil
+		}
+	}
 }
 
 // groups are the commands by what people want to do, the first things first.
@@ -169,9 +178,6 @@ func usage(c *cobra.Command, width int) string {
 	}
 	if c.HasAvailableLocalFlags() {
 		fmt.Fprintf(&b, "\n\nFlags:\n%s", strings.TrimRight(c.LocalFlags().FlagUsagesWrapped(width), " \n"))
-	}
-	if c.HasAvailableInheritedFlags() {
-		fmt.Fprintf(&b, "\n\nGlobal Flags:\n%s", strings.TrimRight(c.InheritedFlags().FlagUsagesWrapped(width), " \n"))
 	}
 	if c.HasAvailableSubCommands() {
 		fmt.Fprintf(&b, "\n\n\"%s COMMAND --help\" says more of each; \"lb help exit-codes\": what those say.", c.CommandPath())

@@ -35,6 +35,7 @@ func TestMisuse(t *testing.T) {
 		"rollout a --max-un": `lb rollout has no flag --max-un`,
 		"chek":               "there is no command \"chek\", did you mean \"lb check\"?\n",
 		"undrain app a":      "there is no command \"undrain\", did you mean \"lb ready\"?\n",
+		"help chek":          "there is no command \"chek\", did you mean \"lb check\"?\n",
 		"foo":                "there is no command \"foo\"; \"lb --help\" lists those there are\n",
 		"stop":               "there is no command \"stop\": Ctrl-C or SIGTERM stops lb without losing a request",
 	} {
