@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,17 +95,7 @@ func TestCompletionQuiet(t *testing.T) {
 		"another server": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("hello")) },
 		"a stuck server": func(http.ResponseWriter, *http.Request) { <-stuck },
 	} {
-		socket := filepath.Join(dir, strings.Fields(what)[1]+strings.Fields(what)[0])
-		ln, err := net.Listen("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := httptest.NewUnstartedServer(h)
-		s.Listener.Close()
-		s.Listener = ln
-		s.Start()
-		quiet(what, "drain", "--socket", socket, "")
-		go s.Close() // which waits for who is stuck
+		quiet(what, "drain", "--socket", serveSocket(t, h), "")
 	}
 }
 

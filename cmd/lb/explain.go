@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +31,7 @@ the pool how the strategy saw it, or why it could not be chosen; and what became
 is tried again elsewhere is another decision, "attempt 2". lb notes decisions only while somebody asks, so these are
 not of the past. When no request comes within --wait it shows how the backends stand.
 
-With --follow it goes on until Ctrl-C, with at most ten decisions a second unless --gap says otherwise.
+With --follow it goes on until Ctrl-C, over upgrades of lb, with at most ten decisions a second unless --gap says otherwise.
 
 Exit code: 0 when there is something to show, 7 when there is no such pool, 4 when no lb runs.`,
 		Example: "  lb explain app\n  lb explain --last 20\n  lb explain app --follow --json | jq -r .chosen",
@@ -69,56 +68,75 @@ Exit code: 0 when there is something to show, 7 when there is no such pool, 4 wh
 	return c
 }
 
+// againAfter is how long after the end of an lb the next one is looked for.
+const againAfter = 200 * time.Millisecond
+
 func explain(w world, to *target, path string, asJSON, follow bool) error {
-	res, err := to.open("GET", path, nil)
-	if err != nil {
+	show := decisionPrinter(w, asJSON)
+	if !follow {
+		_, err := decisions(to, path, show)
 		return err
 	}
-	defer res.Body.Close()
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	if follow {
-		signals := make(chan os.Signal, 1)
-		w.notify(signals, syscall.SIGINT, syscall.SIGTERM)
-		go func() {
-			select {
-			case <-signals:
-				stop()
-				res.Body.Close()
-			case <-ctx.Done():
+	signals := make(chan os.Signal, 1)
+	w.notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	over := make(chan error, 1)
+	go func() {
+		for {
+			more, err := decisions(to, path, show)
+			if !more {
+				over <- err
+				return
 			}
-		}()
+			time.Sleep(againAfter) // lb was upgraded, or has ended
+		}
+	}()
+	select {
+	case <-signals:
+		return nil
+	case err := <-over:
+		return err
 	}
-	t := terminalOf(w.stdout)
-	in := bufio.NewReader(res.Body)
-	for first := true; ; first = false {
+}
+
+// decisions reads what lb tells, to its end; more is whether there may be more from the next lb.
+func decisions(to *target, path string, show func(line []byte) (more bool, err error)) (more bool, err error) {
+	res, err := to.open("GET", path, nil)
+	if err != nil {
+		return false, err
+	}
+	defer res.Body.Close()
+	for in := bufio.NewReader(res.Body); ; {
 		line, err := in.ReadBytes('\n')
 		switch {
-		case len(line) > 0 && err == nil:
-		case ctx.Err() != nil, errors.Is(err, io.EOF) && !follow:
-			return nil
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return errors.New("lb has ended")
-		default:
-			return err
+		case errors.Is(err, io.EOF):
+			return true, nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return true, errors.New("lb has ended")
+		case err != nil:
+			return false, err
 		}
-		if asJSON {
-			if _, err := w.stdout.Write(line); err != nil {
-				return nil // whoever read it has seen enough
+		if more, err := show(line); err != nil || !more {
+			return more, err
+		}
+	}
+}
+
+// decisionPrinter shows decisions, and reports whether there is somebody who reads them.
+func decisionPrinter(w world, asJSON bool) func(line []byte) (more bool, err error) {
+	t := terminalOf(w.stdout)
+	between := ""
+	return func(line []byte) (bool, error) {
+		text := string(line)
+		if !asJSON {
+			var d admin.Decision
+			if err := json.Unmarshal(line, &d); err != nil {
+				return false, fmt.Errorf("lb's answer makes no sense: %w", err)
 			}
-			continue
+			text = between + decisionText(&d, t)
+			between = "\n"
 		}
-		var d admin.Decision
-		if err := json.Unmarshal(line, &d); err != nil {
-			return fmt.Errorf("lb's answer makes no sense: %w", err)
-		}
-		text := decisionText(&d, t)
-		if !first {
-			text = "\n" + text
-		}
-		if _, err := io.WriteString(w.stdout, text); err != nil {
-			return nil
-		}
+		_, err := io.WriteString(w.stdout, text)
+		return err == nil, nil
 	}
 }
 

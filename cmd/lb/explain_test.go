@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -78,5 +79,28 @@ func TestExplain(t *testing.T) {
 	first, _, _ := strings.Cut(c.stdout.String(), "\n")
 	if err := json.Unmarshal([]byte(first), &d); err != nil || d.Chosen != at || d.Why != "the only one that is ready" {
 		t.Errorf("%v %s", err, first)
+	}
+}
+
+// TestExplainGoesOn holds that who follows decisions gets those of the next lb, too.
+func TestExplainGoesOn(t *testing.T) {
+	asked := 0
+	socket := serveSocket(t, func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		json.NewEncoder(w).Encode(admin.Decision{Attempt: 1, Request: fmt.Sprintf("GET /%d", asked), Chosen: "a"})
+		http.NewResponseController(w).Flush()
+		switch asked {
+		case 1: // it was upgraded
+		case 2:
+			panic(http.ErrAbortHandler)
+		default:
+			<-r.Context().Done()
+		}
+	})
+	c := start(t, "explain", "--follow", "--socket", socket)
+	c.says(c.stdout.String, `(?s)GET /1 -> a.*\n\n.*GET /2 -> a.*\n\n.*GET /3 -> a`)
+	c.signal(syscall.SIGINT)
+	if code := c.wait(); code != 0 {
+		t.Errorf("exit code %d: %s", code, c.stderr.String())
 	}
 }

@@ -3,10 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,14 +30,9 @@ func TestWaitsThroughUpgrade(t *testing.T) {
 		{"drain app a", []any{ended}, "/drain", 1, " ended before it had answered"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			socket := filepath.Join(t.TempDir(), "s")
-			ln, err := net.Listen("unix", socket)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var orders []string
+			orders := make(chan string, len(c.answers)+1)
 			left := time.Minute
-			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			socket := serveSocket(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == "GET" {
 					json.NewEncoder(w).Encode(admin.Status{})
 					return
@@ -56,7 +48,7 @@ func TestWaitsThroughUpgrade(t *testing.T) {
 					left = wait
 				}
 				answer := c.answers[len(orders)]
-				orders = append(orders, r.URL.Path)
+				orders <- r.URL.Path
 				switch answer {
 				case overtaken:
 					w.WriteHeader(http.StatusServiceUnavailable)
@@ -65,15 +57,15 @@ func TestWaitsThroughUpgrade(t *testing.T) {
 					panic(http.ErrAbortHandler)
 				}
 				json.NewEncoder(w).Encode(answer)
-			}))
-			s.Listener.Close()
-			s.Listener = ln
-			s.Start()
+			})
 			run := start(t, append(strings.Fields(c.args), "--socket", socket, "--wait", "1m")...)
 			code := run.wait()
-			s.Close()
 			said := run.stdout.String() + run.stderr.String()
-			if got := strings.Join(orders, " "); code != c.code || got != c.orders || !strings.Contains(said, c.says) {
+			var got string
+			for len(orders) > 0 {
+				got = strings.TrimSpace(got + " " + <-orders)
+			}
+			if code != c.code || got != c.orders || !strings.Contains(said, c.says) {
 				t.Error(fmt.Sprintf("exit code %d after %s: ", code, got) + said)
 			}
 		})
