@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 func addr(t testing.TB, s string) upstream.Addr {
@@ -27,14 +28,7 @@ func addr(t testing.TB, s string) upstream.Addr {
 }
 
 // closedPort is an address at which nobody listens.
-func closedPort(t testing.TB) upstream.Addr {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return addr(t, ln.Addr().String())
-}
+func closedPort(t testing.TB) upstream.Addr { return addr(t, upstreamtest.Refusing(t)) }
 
 func ask(t testing.TB, c Check, a upstream.Addr) error {
 	c = c.complete()

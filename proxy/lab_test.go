@@ -23,6 +23,7 @@ import (
 	"lb/route"
 	"lb/strategy"
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 // patience is how long a test waits for something that should come at once.
@@ -537,15 +538,7 @@ func (o *origin) only(n int64) {
 }
 
 // refusing is an address where nobody listens.
-func refusing(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
+func refusing(t *testing.T) string { return upstreamtest.Refusing(t) }
 
 // get is a request without a body.
 func get(path string, fields ...string) string { return request("GET", path, "", fields...) }
