@@ -94,12 +94,7 @@ func TestChaos(t *testing.T) {
 	c.l.reaches(0, "lb_pool_waiting_requests")
 	c.l.reaches(0, "lb_listener_connections")
 	m := c.l.metrics()
-	after := before
-	defer func() { t.Logf("lb held %v, and holds %v", before, after) }()
-	eventually(t, "lb holds no more than before", func() bool {
-		after = c.l.usage()
-		return after.memory <= before.memory+24 && after.goroutines <= before.goroutines+10 && after.descriptors <= before.descriptors+30
-	})
+	holdsNoMore(t, before, 24, c.l.usage)
 	c.l.stopAll()
 	for _, n := range c.all {
 		n.kill()

@@ -277,8 +277,8 @@ func TestReloadThousandTimes(t *testing.T) {
 			}
 		}
 	}
-	after := l.usage()
-	t.Logf("%d reloads changed something, %d nothing, %d were refused; %d requests; from reload %d to %d: %v, then %v", changed, equal, refused, traffic.count(), early, reloads, before, after)
+	t.Logf("%d reloads changed something, %d nothing, %d were refused; %d requests", changed, equal, refused, traffic.count())
+	holdsNoMore(t, before, 8, l.usage) // under the same load, since reload number early
 	if refused != reloads/5 || equal != reloads/5 || changed != reloads-refused-equal {
 		t.Error("not the verdicts there should be")
 	}
@@ -291,7 +291,6 @@ func TestReloadThousandTimes(t *testing.T) {
 	}
 	all := traffic.end()
 	allOK(t, all)
-	after.within(t, before)
 	m := l.settled()
 	if got := m.sum("lb_backend_faults_total"); got != 0 {
 		t.Errorf("lb counts %v faults", got)
