@@ -69,13 +69,13 @@ format = "off"
   1  one  echo from the file: one
   2  two  echo from the file: two
   each: up to 30s until it is empty, 2m0s for the command, 1m0s until it is well, 0s to warm up
- +\d\.\ds  1/2 one: empty after 0\.\ds
- +\d\.\ds  1/2 one: \$ echo from the file: one
+ +\d+\.\ds  1/2 one: empty after \d+\.\ds
+ +\d+\.\ds  1/2 one: \$ echo from the file: one
          \| from the file: one
- +\d\.\ds  1/2 one: done in \d\.\ds
- +\d\.\ds  1/2 one: listens after \d\.\ds, [23] checks passed after \d\.\ds: in use
+ +\d+\.\ds  1/2 one: done in \d+\.\ds
+ +\d+\.\ds  1/2 one: listens after \d+\.\ds, [23] checks passed after \d+\.\ds: in use
 .*2/2 two: listens .*
-done in \d\.\ds: 2 of 2 restarted
+done in \d+\.\ds: 2 of 2 restarted
 `+proof, "", "app", "--config", path)
 	do(0, `pool app: 1 backend, at most 1 out at a time
   1  two  restart two   \(canary\)
@@ -92,8 +92,8 @@ done in \d\.\ds: 2 of 2 restarted
 	}
 	out := do(9, ".*", "", "app", "--config", path, "--exec", chatty+"3")
 	want := regexp.MustCompile(`(?s)\| line 1 of one.*\| line 8 of one
- +\d\.\ds  1/2 one: BAD, stays out of use: its command failed: exit status 3
-stopped after \d\.\ds: 0 of 2 restarted, one is bad and out of use
+ +\d+\.\ds  1/2 one: BAD, stays out of use: its command failed: exit status 3
+stopped after \d+\.\ds: 0 of 2 restarted, one is bad and out of use
   as before, and in use: two
   next: mend one and run the rollout again, which begins with it; or put it back as it is: lb ready app one
 ` + proof + "$")

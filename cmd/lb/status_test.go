@@ -171,7 +171,7 @@ func (r *running) do(code int, stdout, stderr string, args ...string) string {
 
 func TestStatus(t *testing.T) {
 	r := runLB(t, "backends = [1, 2]\nhealth.kind = \"off\"")
-	r.do(0, `lb \S+, running for \ds, pid \d+, .*/config\.toml\nlistening on web 127\.0\.0\.1:\d+ \(0 connections\)\n\n`+
+	r.do(0, `lb \S+, running for \d+s, pid \d+, .*/config\.toml\nlistening on web 127\.0\.0\.1:\d+ \(0 connections\)\n\n`+
 		`pool app: adaptive, 2 of 2 ready, 0 req/s, 0 in flight\nBACKEND +STATE +SINCE.*\n127\.0\.0\.1:1 ready .*\n127\.0\.0\.1:2 ready .*\n`, "", "status")
 	r.do(0, ".*pool app: .*", "", "status", "app")
 	r.do(7, "", `lb: pool "ap" is not known, did you mean "app"\?\n`, "status", "ap")
@@ -222,7 +222,7 @@ func TestRuntimeCommands(t *testing.T) {
 	r.do(1, "", "lb: pool app has that backend already: new at 127.0.0.1:3\n", "add", "app", "3")
 	r.do(64, "", "lb: --wait 25h0m0s: it is 0s to 24h\n", "add", "app", "4", "--wait", "25h")
 	r.do(0, "app 127.0.0.1:1: removed, and empty after .*\n", "", "remove", "app", "127.0.0.1:1")
-	r.do(0, `.*127\.0\.0\.1:1 is in the file, and was removed \ds ago.*`, "", "status")
+	r.do(0, `.*127\.0\.0\.1:1 is in the file, and was removed \d+s ago.*`, "", "status")
 	r.do(0, "app 127.0.0.1:2: removed, and empty after .*\n", "", "remove", "app", "127.0.0.1:2")
 	r.do(1, "", "lb: backend new is the last one of pool app: .*--force removes it\n", "remove", "app", "new")
 	r.do(0, "app new: removed.*", "lb: no other backend of pool app is ready: .*", "remove", "app", "new", "--force")
