@@ -117,6 +117,9 @@ func flagError(c *cobra.Command, err error) error {
 // noFlag says that c has no flag of that name; short are the letters of -abc, of which name is the first unknown.
 func noFlag(c *cobra.Command, name, short string) error {
 	if short != "" && short[0] >= '0' && short[0] <= '9' {
+		if f := c.Flags().Lookup("watch"); f != nil && f.Changed && f.NoOptDefVal != "" {
+			return fmt.Errorf("-w takes no value like that: write --watch=%s", short)
+		}
 		if c.Name() == "weight" {
 			return fmt.Errorf("-%s: a weight is 0 or more: lb %s", short, c.Use)
 		}

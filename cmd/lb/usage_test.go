@@ -31,6 +31,8 @@ func TestMisuse(t *testing.T) {
 		"reload --config a":  `lb reload takes the file without --config: lb reload [FILE]`,
 		"drain app a --now":  `lb drain has no flag --now; there is --config, --help, --socket, --wait`,
 		"status -w 1":        `"1" is taken for a pool: write --watch=1s`,
+		"status -w5s":        `-w takes no value like that: write --watch=5s`,
+		"status -5":          `-5: is no flag, and no number here is below 0: lb status [POOL]`,
 		"status --watch 5s":  `"5s" is taken for a pool: write --watch=5s`,
 		"rollout a --max-un": `lb rollout has no flag --max-un`,
 		"chek":               "there is no command \"chek\", did you mean \"lb check\"?\n",
