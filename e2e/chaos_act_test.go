@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-// movePorts puts the instances on ports of freePorts: while one is down, an outgoing connection of some process would otherwise
-// take its port now and then, or even be connected to itself.
-func (c *chaos) movePorts() {
-	for _, n := range c.all {
-		n.kill()
-		n.port = freePorts(c.t, 1)[0]
-		n.again(c.t)
-	}
-}
-
 // variants is how many configurations there are.
 const variants = 5
 

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,12 +53,7 @@ func TestFlapping(t *testing.T) {
 func TestCrash(t *testing.T) {
 	apps := startApps(t, 3, "express.mjs")
 	apps[2].kill() // a backend that is not there
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	ln.Close()
+	address := "127.0.0.1:" + freePorts(t, 1)[0]
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	raw := fmt.Sprintf("[listen.web]\naddress = %q\n[admin]\naddress = \"127.0.0.1:0\"\nsocket = %q\n[access_log]\npath = \"%%LOG%%\"\n[pool.app]\nbackends = [%q, %q, %q]\n",
 		address, socket, apps[0].addr(), apps[1].addr(), apps[2].addr())

@@ -27,10 +27,15 @@ type app struct {
 // addr is where the app listens.
 func (a *app) addr() string { return "127.0.0.1:" + a.port }
 
-// startProgram runs a program. env holds NAME=value.
+// startProgram runs a program that listens on any port. env holds NAME=value.
 func startProgram(t testing.TB, script, name string, env ...string) *app {
 	t.Helper()
-	a := &app{script: script, env: append(env, "NAME="+name), port: "0"}
+	return startProgramAt(t, "0", script, name, env...)
+}
+
+func startProgramAt(t testing.TB, port, script, name string, env ...string) *app {
+	t.Helper()
+	a := &app{script: script, env: append(env, "NAME="+name), port: port}
 	a.launch(t, name)
 	return a
 }

@@ -60,24 +60,10 @@ func (p *pm2) start(name, script, port string) {
 	p.run("start", file)
 }
 
-// freePort is one that the system gives to nobody by itself, so that it is still free when its owner is away.
-func freePort(t testing.TB, from int) string {
-	t.Helper()
-	for port := from; port < from+2000; port++ {
-		ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err == nil {
-			ln.Close()
-			return fmt.Sprint(port)
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
-
 // pm2 restart of an app that is a single instance, under 500 requests a second: not one fails.
 func TestPM2Restart(t *testing.T) {
 	p := startPM2(t)
-	port := freePort(t, 16000+os.Getpid()%1000*8)
+	port := freePorts(t, 1)[0]
 	p.start("app", "express.mjs", port)
 	eventually(t, "the app listens", func() bool {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
@@ -122,10 +108,10 @@ func TestPM2Restart(t *testing.T) {
 func TestWorkersThatExit(t *testing.T) {
 	t.Parallel() // it is about time, not load
 	var apps []*app
-	for i := range 4 {
+	for i, port := range freePorts(t, 4) {
 		a := startProgram(t, "exits.mjs", string(rune('a'+i)))
 		a.kill()
-		a.port = freePort(t, 16000+os.Getpid()%1000*8+2000*(i+1))
+		a.port = port
 		apps = append(apps, a)
 	}
 	l := startLB(t, setup{backends: apps, pool: "hold = \"30s\""})

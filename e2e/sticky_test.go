@@ -64,12 +64,7 @@ func startNginx(t testing.TB, apps []*app) string {
 func startNginxBefore(t testing.TB, addrs []string) string {
 	t.Helper()
 	path := needs(t, "nginx")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr := "127.0.0.1:" + freePorts(t, 1)[0]
 	dir := t.TempDir()
 	os.Chmod(dir, 0o755)
 	var servers strings.Builder
