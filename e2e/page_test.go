@@ -235,6 +235,10 @@ func pageRollout(t *testing.T, b *browser) {
 	if code, out, errs := run(t, lbBinary, "status", "--config", l.config); !strings.Contains(strings.ReplaceAll(out, "\n", " "), "0 of 3 restarted, stopped") {
 		t.Errorf("lb status: %d %s%s", code, out, errs)
 	}
+	if code, out, errs := run(t, lbBinary, "ready", "--config", l.config, "app", "a"); code != 0 {
+		t.Errorf("lb ready: %d %s%s", code, out, errs)
+	}
+	p.until("it was put back", words(`/a was bad, and was put back: .*exit status 3/`)+` && `+box+`.dataset.level === 'warn'`)
 	p.clean()
 	l.stop(0)
 }

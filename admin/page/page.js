@@ -240,8 +240,12 @@ const endings = { finished: 'finished', bad: 'stopped', failed: 'stopped', inter
 
 const restarted = (r) => `${count(r.done.length)}${r.of > 0 ? ` of ${count(r.of)}` : ''} restarted`
 
-function rolloutLevel(r) {
-  if (r.bad.length || r.ending === 'failed') return 'bad'
+/* Whether what a rollout of p left out still is: somebody may have put it back. */
+const leftOut = (p, bad) => p.backends.some((b) => b.name === bad.backend && b.state === 'draining')
+
+function rolloutLevel(p) {
+  const r = p.rollout
+  if (r.bad.some((b) => leftOut(p, b)) || r.ending === 'failed') return 'bad'
   if (r.ended) return r.ending === 'finished' ? 'ok' : 'warn'
   return r.waits ? 'warn' : 'info'
 }
@@ -258,10 +262,11 @@ class Rollout {
     this.box.hidden = true
   }
 
-  update(r, now) {
+  update(p, now) {
+    const r = p.rollout
     flag(this.box, 'hidden', !r)
     if (!r) return
-    const level = rolloutLevel(r)
+    const level = rolloutLevel(p)
     attribute(this.box, 'data-level', level)
     attribute(this.box, 'data-ending', r.ended ? r.ending : '')
     reshape(this.shape, { ok: 'ready', info: 'draining', warn: 'ejected', bad: 'down' }[level])
@@ -276,7 +281,7 @@ class Rollout {
       flag(this.parts[i], 'hidden', n === 0)
       this.parts[i].style.flexGrow = n
     })
-    const lines = r.bad.map((b) => ['bad', `${b.backend} is bad and stays out: ${b.why}`])
+    const lines = r.bad.map((b) => (leftOut(p, b) ? ['bad', `${b.backend} is bad and stays out: ${b.why}`] : ['', `${b.backend} was bad, and was put back: ${b.why}`]))
     for (const u of r.under) lines.push(['', `${u.backend} ${steps[u.step] ?? u.step}, for ${span(now - Date.parse(u.since))}`])
     if (r.waits) lines.push(['', `It waits: ${r.waits}`])
     if (r.ended && r.ending !== 'finished' && r.why && !r.bad.length) lines.push(['', r.why])
@@ -367,7 +372,7 @@ class Card {
       this.column.remove()
       this.column = undefined
     }
-    this.rollout.update(p.rollout, now)
+    this.rollout.update(p, now)
     flag(this.none, 'hidden', p.backends.length > 0)
     flag(this.removed, 'hidden', !p.removed?.length)
     if (p.removed?.length) {
@@ -416,13 +421,12 @@ function verdict(st) {
     ready += fit
     const r = p.rollout
     if (r && !r.ended) say('info', `Rollout of pool ${p.name}: ${restarted(r)}.`)
-    if (r?.bad.length && p.backends.some((b) => b.state === 'draining' && r.bad.some((x) => x.backend === b.name))) {
-      say('warn', `A rollout of pool ${p.name} stopped: ${r.bad.map((b) => b.backend).join(', ')} ${r.bad.length === 1 ? 'is bad and stays' : 'are bad and stay'} out.`)
-    }
+    const bad = r ? r.bad.filter((b) => leftOut(p, b)).map((b) => b.backend) : []
+    if (bad.length) say('warn', `A rollout of pool ${p.name} stopped: ${bad.join(', ')} ${bad.length === 1 ? 'is bad and stays' : 'are bad and stay'} out.`)
     if (fit === 0) continue // said
     for (const b of p.backends) {
       if (b.state === 'down' || b.state === 'ejected') out.push(`${name(b)} is ${b.state}`)
-      else if (b.state === 'draining' && !r?.under.some((u) => u.backend === b.name) && !r?.bad.some((x) => x.backend === b.name)) leaving.push(name(b))
+      else if (b.state === 'draining' && !r?.under.some((u) => u.backend === b.name) && !bad.includes(b.name)) leaving.push(name(b))
     }
   }
   if (out.length > 2) say('warn', `${count(out.length)} of ${things(all, 'backend')} are out: ${out[0]}, ${out[1]} and ${count(out.length - 2)} more. Others take their requests.`)

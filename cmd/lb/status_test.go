@@ -272,3 +272,29 @@ func TestExitCodesDoc(t *testing.T) {
 		t.Errorf("docs/api.md lacks\n%s", table)
 	}
 }
+
+func TestRolloutText(t *testing.T) {
+	ended := noon.Add(-time.Minute)
+	for _, c := range []struct {
+		rollout admin.RolloutStatus
+		state   admin.State // of b
+		want    string
+		color   string
+	}{
+		{admin.RolloutStatus{Of: 3, Done: []string{"a"}, Under: []admin.RolloutUnder{{Backend: "b", Step: admin.StepChecking, Since: noon.Add(-2 * time.Second)}}, Requests: 1},
+			admin.Draining, "rollout by me: 1 of 3 restarted, b checking for 2s; 1 request, 0 failed", yellow},
+		{admin.RolloutStatus{Waits: "c is down\x1b"}, admin.Ready, "rollout by me: 0 restarted, waits: c is down?; 0 requests, 0 failed", yellow},
+		{admin.RolloutStatus{Of: 1, Done: []string{"a"}, Ended: &ended, Ending: "finished"}, admin.Ready, "rollout by me: 1 of 1 restarted, finished 1m ago; 0 requests, 0 failed", ""},
+		{admin.RolloutStatus{Ended: &ended, Ending: "bad", Why: "b is bad", Bad: []admin.RolloutReason{{Backend: "b", Why: "x"}}}, admin.Draining,
+			"rollout by me: 0 restarted, stopped 1m ago; b is bad: x; 0 requests, 0 failed", red},
+		{admin.RolloutStatus{Ended: &ended, Ending: "bad", Why: "b is bad", Bad: []admin.RolloutReason{{Backend: "b", Why: "x"}}}, admin.Ready,
+			"rollout by me: 0 restarted, stopped 1m ago; b was bad, and was put back: x; 0 requests, 0 failed", ""},
+		{admin.RolloutStatus{Ended: &ended, Ending: "failed", Why: "no lb"}, admin.Ready, "rollout by me: 0 restarted, stopped 1m ago: no lb; 0 requests, 0 failed", red},
+	} {
+		c.rollout.Who = "me"
+		p := &admin.Pool{Rollout: &c.rollout, Backends: []admin.Backend{{Name: "a", State: admin.Ready}, {Name: "b", State: c.state}}}
+		if got := rolloutText(p, noon); got != c.want || rolloutColor(p) != c.color {
+			t.Errorf("%q in %q, want %q in %q", got, rolloutColor(p), c.want, c.color)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -91,8 +92,8 @@ func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string
 		b.WriteString(t.paint(red, "nobody is ready: requests go to all that are not known to be dead") + "\n")
 	}
 	if p.Rollout != nil {
-		for _, line := range wrap(rolloutText(p.Rollout, now), 79) {
-			b.WriteString(t.paint(rolloutColor(p.Rollout), line) + "\n")
+		for _, line := range wrap(rolloutText(p, now), 79) {
+			b.WriteString(t.paint(rolloutColor(p), line) + "\n")
 		}
 	}
 	b.WriteString(backendTable(p, t, now, width, sorted))
@@ -106,8 +107,14 @@ func poolText(p *admin.Pool, t terminal, now time.Time, width int, sorted string
 	return b.String()
 }
 
-// rolloutText is a rollout in a sentence.
-func rolloutText(r *admin.RolloutStatus, now time.Time) string {
+// leftOut reports whether what a rollout of p left out still is: somebody may have put it back.
+func leftOut(p *admin.Pool, bad admin.RolloutReason) bool {
+	return slices.ContainsFunc(p.Backends, func(b admin.Backend) bool { return b.Name == bad.Backend && b.State == admin.Draining })
+}
+
+// rolloutText is the rollout of p in a sentence.
+func rolloutText(p *admin.Pool, now time.Time) string {
+	r := p.Rollout
 	text := "rollout"
 	if r.Who != "" {
 		text += " by " + printable(r.Who)
@@ -127,7 +134,11 @@ func rolloutText(r *admin.RolloutStatus, now time.Time) string {
 		text += fmt.Sprintf(", %s %s ago", rolloutEndings[r.Ending], ago(now.Sub(*r.Ended)))
 	}
 	for _, b := range r.Bad {
-		text += fmt.Sprintf("; %s is bad: %s", b.Backend, printable(b.Why))
+		is := "is bad"
+		if !leftOut(p, b) {
+			is = "was bad, and was put back"
+		}
+		text += fmt.Sprintf("; %s %s: %s", b.Backend, is, printable(b.Why))
 	}
 	if len(r.Bad) == 0 && r.Why != "" && r.Ending == "failed" {
 		text += ": " + printable(r.Why)
@@ -138,9 +149,9 @@ func rolloutText(r *admin.RolloutStatus, now time.Time) string {
 // rolloutEndings is what is said of an ending.
 var rolloutEndings = map[string]string{"finished": "finished", "bad": "stopped", "interrupted": "interrupted", "aborted": "aborted", "failed": "stopped"}
 
-func rolloutColor(r *admin.RolloutStatus) string {
-	switch {
-	case len(r.Bad) > 0 || r.Ending == "failed":
+func rolloutColor(p *admin.Pool) string {
+	switch r := p.Rollout; {
+	case slices.ContainsFunc(r.Bad, func(b admin.RolloutReason) bool { return leftOut(p, b) }), r.Ending == "failed":
 		return red
 	case r.Ended == nil:
 		return yellow
