@@ -183,3 +183,13 @@ func TestDemo(t *testing.T) {
 		}
 	}
 }
+
+// cli runs a command against the lb and holds it to its exit code and to what it says, by patterns.
+func (l *lb) cli(code int, pattern string, args ...string) string {
+	l.t.Helper()
+	got, out, errs := run(l.t, lbBinary, append(args, "--config", l.config)...)
+	if all := out + errs; got != code || !regexp.MustCompile("(?s)"+pattern).MatchString(all) {
+		l.t.Errorf("lb %s ended with %d, want %d, and said, without %s:\n%s", strings.Join(args, " "), got, code, pattern, all)
+	}
+	return out
+}

@@ -15,16 +15,6 @@ import (
 	"unsafe"
 )
 
-// cli runs a command against the lb and holds it to its exit code and to what it says, by patterns.
-func (l *lb) cli(code int, pattern string, args ...string) string {
-	l.t.Helper()
-	got, out, errs := run(l.t, lbBinary, append(args, "--config", l.config)...)
-	if all := out + errs; got != code || !regexp.MustCompile("(?s)"+pattern).MatchString(all) {
-		l.t.Errorf("lb %s ended with %d, want %d, and said, without %s:\n%s", strings.Join(args, " "), got, code, pattern, all)
-	}
-	return out
-}
-
 // lb status says what state each backend is in and why, and tells by its exit code.
 func TestStatusStates(t *testing.T) {
 	apps := startApps(t, 3, "express.mjs")
