@@ -21,6 +21,7 @@ import (
 //   - Dither: one backend in ditherEvery, by turns of a second, may have half as many more. It is the experiment that shows
 //     whether the limit costs throughput: without it nothing above the limit would ever be measured again. A limit from
 //     ditherDown on is as likely too high, as one that was found in overload: there it is half as many, every other time.
+//     In a deep queue that lasts it is one in ditherOften, since then the limit may be what keeps it up.
 //   - A backend that joins may have one request more in flight than it has answered, as under ewma.
 //   - Pass-over: a slow, silent or failing backend that is free gets nothing while waiting for a good one is shorter.
 //
@@ -38,6 +39,7 @@ const (
 	ditherEvery = 8
 	ditherTurn  = 1e9 // ns
 	ditherDown  = 9
+	ditherOften = 4
 
 	silence  = 8    // gaps between answers
 	oldLeast = 20e6 // ns
@@ -47,12 +49,6 @@ const (
 	// who else could do it; above, it is passed over when the expected wait for one of the others is shorter by passGain.
 	passCost = 1.5
 	passGain = 1.1
-)
-
-// What adaptive notes in a lease.
-const (
-	atLimit  = 1 + iota // it was the last that fitted under the limit
-	dithered            // it was the last that fitted under the raised limit of the experiment
 )
 
 func newAdaptive(ready []*upstream.Backend, seed uint64) *adaptive {
@@ -77,14 +73,18 @@ type view struct {
 	raised       int64 // of those that dither up
 	lowered      int64 // and of those that dither down; 0: none do
 	turn, cycle  int64
+	every        int64 // one backend in so many dithers
 	gap          float64
 }
 
 func (a *adaptive) view(now, waiting int64) view {
-	v := view{now: now, waiting: waiting, limit: a.lim.limit.Load(), gap: a.fleet.gap.get()}
+	v := view{now: now, waiting: waiting, limit: a.lim.limit.Load(), every: ditherEvery, gap: a.fleet.gap.get()}
 	if v.limit > 0 {
 		if waiting >= deepQueue*int64(len(a.ready)) {
 			v.limit++
+			if now-a.lim.empty.Load() > forget && settles(v.limit, a.fleet.takes.get()) {
+				v.every = ditherOften
+			}
 		}
 		v.raised = v.limit + max(1, v.limit/2)
 		if v.limit >= ditherDown {
@@ -96,7 +96,7 @@ func (a *adaptive) view(now, waiting int64) view {
 	return v
 }
 
-func (v *view) dithers(i int) bool { return v.waiting > 0 && (int64(i)+v.turn)%ditherEvery == 0 }
+func (v *view) dithers(i int) bool { return v.waiting > 0 && (int64(i)+v.turn)%v.every == 0 }
 
 // down reports whether backend i, which dithers, does so down. They take it by turns.
 func (v *view) down(i int) bool { return v.lowered > 0 && (int64(i)+v.cycle)&1 == 0 }
@@ -220,14 +220,6 @@ func (a *adaptive) pickLimited(s *upstream.Selection, v *view) *upstream.Backend
 		best, load = a.draw(s, at, stride, best, load)
 	}
 	s.Saw(load)
-	if v.waiting > 0 && a.room(best.Index(), load, v) == 1 {
-		switch i := best.Index(); {
-		case !v.dithers(i):
-			s.Note(atLimit)
-		case !v.down(i):
-			s.Note(dithered)
-		}
-	}
 	return best
 }
 
@@ -299,7 +291,7 @@ func (a *adaptive) Done(b *upstream.Backend, l upstream.Lease, o upstream.Outcom
 		est.failed(l, o, a.fleet)
 	case o.Fault == upstream.FaultNone && o.Latency > 0:
 		if est.answered(l, o, a.fleet) && a.lim.limit.Load() > 0 {
-			a.lim.answer(l, o.Now, math.Log(pace(l, o)), math.Log(est.slow.get()))
+			a.lim.answer(l, math.Log(pace(l, o)))
 		}
 	}
 }

@@ -91,14 +91,19 @@ func (p *profile) fresh(active int64) int64 {
 	return min(active, p.number.Load()-p.behind.Load())
 }
 
-// fold is the tick of a profile.
-func (p *profile) fold() {
+// fold is the tick of a profile. It gives for how long there was something in work since the last one, in ns, and the answers.
+func (p *profile) fold() (time, count float64) {
 	for n := range p.time {
 		t, c := p.at[n].spent.Load(), p.at[n].answers.Load()
 		p.time[n] = p.time[n]*keep + float64(t-p.seenSpent[n])
 		p.count[n] = p.count[n]*keep + float64(c-p.seenAnswers[n])
+		if n > 0 {
+			time += float64(t - p.seenSpent[n])
+			count += float64(c - p.seenAnswers[n])
+		}
 		p.seenSpent[n], p.seenAnswers[n] = t, c
 	}
+	return time, count
 }
 
 func (p *profile) forget() { p.time, p.count = [levels]float64{}, [levels]float64{} }
@@ -179,14 +184,12 @@ func (l *limiter) tick(a *adaptive, now, waiting int64) {
 		return
 	}
 	defer l.mu.Unlock()
-	for _, p := range a.prof {
-		p.fold()
-	}
+	l.look(a, now, waiting)
 	k := knee(a.prof)
 	if k >= spareFrom {
 		k += int64(spareShare * float64(k))
 	}
-	k, stale := l.control(now, l.empty.Load(), k, waiting >= deepQueue*int64(len(a.ready)), a.fleet.pace.get())
+	k, stale := l.control(now, l.empty.Load(), k, a.fleet.pace.get())
 	if stale {
 		for _, p := range a.prof {
 			p.forget()
@@ -196,4 +199,29 @@ func (l *limiter) tick(a *adaptive, now, waiting int64) {
 		l.empty.Store(now)
 	}
 	l.limit.Store(k)
+}
+
+// look folds the profiles, and adds to the arms of the experiment what each backend did since the last tick, if the limit held
+// requests back all the time.
+func (l *limiter) look(a *adaptive, now, waiting int64) {
+	v := a.view(now, waiting)
+	held := v.limit > 0 && l.empty.Load() < l.looked && settles(v.limit, a.fleet.takes.get())
+	l.looked = now
+	// 0 when the arms begin anew: the first tick is all variance, so that one tick decides nothing.
+	rate := (l.under.count + l.over.count) / max(1, l.under.time+l.over.time)
+	l.under.fade()
+	l.over.fade()
+	for i, p := range a.prof {
+		time, count := p.fold()
+		if !held || time == 0 {
+			continue
+		}
+		count *= a.est[i].slow.get() // so that it does not matter which of them dithers
+		switch {
+		case !v.dithers(i):
+			l.under.add(time, count, rate*time)
+		case !v.down(i):
+			l.over.add(time, count, rate*time)
+		}
+	}
 }
