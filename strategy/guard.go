@@ -13,10 +13,11 @@ import (
 //
 //   - Latency per place in line jumps, and falls again when the limit is raised, whereas on busy cores it stays. So when it
 //     jumps, the limit is raised on trial, and again for as long as that helps. This goes by the mean of its logarithm, x, so
-//     that a few long requests do not decide. It takes less than a second, and sees what costs a third of the throughput.
+//     that a few long requests do not decide. It takes less than a second, and sees what costs more than a third
+//     of the throughput: exp(-jump) are left.
 //   - Backends that dither up answer more in the same time than the others. Both are seen at the same time, under the same
 //     load, and which of them is which goes by turns: nothing but the limit tells them apart. This takes seconds, and sees a
-//     loss of a tenth.
+//     loss of a sixth, as in simulation.
 //
 // Then the limit is raised, what was learned is thrown away, and the profile begins anew.
 type guard struct {
@@ -38,8 +39,8 @@ type guard struct {
 const (
 	window = 100 // answers in a window
 
-	// jump is of x, and starts a trial. Half of the requests that wait as long as they compute move it by .2, all of them
-	// by .5; the mean of a window is off by .1 (its logarithms have a deviation of 1).
+	// jump is of x, and starts a trial. In simulation x rises by .45 when requests begin to wait for as long as they compute,
+	// and by .7 when they wait four times as long. By chance the mean of a window is off by .1: logarithms deviate by 1.
 	jump = .5
 
 	help  = .25 // of x that a trial must bring to go on
