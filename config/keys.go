@@ -140,7 +140,7 @@ var keys = []Key{
 		Doc: `Where clients connect. ":8080" is port 8080 on all addresses of the machine, "127.0.0.1:8080" is reachable from this machine only. Port 0 takes any free port.`},
 
 	{Table: "pool.NAME", Name: "backends", kind: kindBackends,
-		Doc: `The instances of your app: "host:port", "host:3000-3003" for a range of ports, "unix:/path" for a unix socket. A port or a range alone is on 127.0.0.1. Or tables, see below.`},
+		Doc: `The instances of your app: "host:port", "host:3000-3003" for a range of ports, "unix:/path" for a unix socket. A port or a range alone is on 127.0.0.1; the host "localhost" is that and, where it refuses, ::1. Or tables, see below.`},
 	{Table: "pool.NAME", Name: "strategy", kind: kindChoice, Default: `"adaptive"`, words: strategies,
 		Doc: `Which backend gets the next request. See "Strategies" below.`},
 	{Table: "pool.NAME", Name: "hash", kind: kindHash, Default: `"ip"`,

@@ -116,19 +116,21 @@ pool = "api"
 	}
 }
 
-// Backends are found at unix sockets, at IPv6 addresses and by name, and listeners may be several.
+// Backends are found at unix sockets, at IPv6 addresses and by name, also where "localhost" is only one of its two addresses, and
+// listeners may be several.
 func TestAddresses(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "app.sock")
 	a := startApp(t, "express.mjs", "a", "SOCKET="+socket)
 	b := startApp(t, "express.mjs", "b", "HOST=::1")
 	c := startApp(t, "express.mjs", "c", "HOST=localhost")
+	d := startApp(t, "express.mjs", "d", "HOST=::1")
 	l := startLB(t, setup{raw: head + fmt.Sprintf(`
 [pool.app]
-backends = [ { address = "unix:%s", name = "a" }, { address = "[::1]:%s", name = "b" }, { address = "localhost:%s", name = "c" } ]
+backends = [ { address = "unix:%s", name = "a" }, { address = "[::1]:%s", name = "b" }, { address = "localhost:%s", name = "c" }, { address = "localhost:%s", name = "d" } ]
 strategy = "round_robin"
 [listen.six]
 address = "[::1]:0"
-`, a.port, b.port, c.port)})
+`, a.port, b.port, c.port, d.port)})
 	if a.port != socket {
 		t.Fatalf("the app listens on %s", a.port)
 	}
@@ -137,7 +139,7 @@ address = "[::1]:0"
 		all = append(all, flood(addr, 4, 300, func(c *conn, n int) sample { return work(c, 1000*i+n) })...)
 	}
 	allOK(t, all)
-	if got := shares(all); got["a"] != 200 || got["b"] != 200 || got["c"] != 200 {
+	if got := shares(all); got["a"] != 150 || got["b"] != 150 || got["c"] != 150 || got["d"] != 150 {
 		t.Errorf("shares: %v", got)
 	}
 	if got := l.metrics().sum("lb_listener_requests_total", "listener=six"); got != 300 {

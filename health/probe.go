@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"lb/upstream"
@@ -33,16 +34,27 @@ func (c *Check) probe() Probe {
 	return c.tcp
 }
 
-// dialed is the network and address that c connects to for a backend at a.
-func (c *Check) dialed(a upstream.Addr) (network, address string) {
+// dialed is what c connects to for a backend at a.
+func (c *Check) dialed(a upstream.Addr) upstream.Addr {
+	if c.Port != 0 && a.Path == "" {
+		a.AddrPort = netip.AddrPortFrom(a.AddrPort.Addr(), c.Port)
+	}
+	return a
+}
+
+// dial connects for a check of a backend at a.
+func (c *Check) dial(ctx context.Context, a upstream.Addr) (conn net.Conn, err error) {
+	a = c.dialed(a)
 	if a.Path != "" {
-		return "unix", a.Path
+		return new(net.Dialer).DialContext(ctx, "unix", a.Path)
 	}
-	ap := a.AddrPort
-	if c.Port != 0 {
-		ap = netip.AddrPortFrom(ap.Addr(), c.Port)
+	conn, err = new(net.Dialer).DialContext(ctx, "tcp", a.AddrPort.String())
+	if other, ok := a.Other(); ok && errors.Is(err, syscall.ECONNREFUSED) {
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", other.AddrPort.String()); err == nil {
+			return conn, nil
+		}
 	}
-	return "tcp", ap.String()
+	return conn, err
 }
 
 // knock makes a connection and closes it.
@@ -51,8 +63,7 @@ func knock(ctx context.Context, a upstream.Addr) error {
 }
 
 func (c *Check) tcp(ctx context.Context, a upstream.Addr) error {
-	network, address := c.dialed(a)
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	conn, err := c.dial(ctx, a)
 	if err != nil {
 		return cause(err)
 	}
@@ -67,8 +78,7 @@ func (c *Check) http() Probe {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxBody,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			network, address := c.dialed(ctx.Value(addrKey{}).(upstream.Addr))
-			return new(net.Dialer).DialContext(ctx, network, address)
+			return c.dial(ctx, ctx.Value(addrKey{}).(upstream.Addr))
 		},
 	}
 	client := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -77,7 +87,7 @@ func (c *Check) http() Probe {
 		if a.Path == "" {
 			a := a
 			a.AddrPort = netip.AddrPortFrom(a.AddrPort.Addr().WithZone(""), a.AddrPort.Port()) // it means something on this machine only
-			_, host = c.dialed(a)
+			host = c.dialed(a).String()
 		}
 		r, err := http.NewRequestWithContext(context.WithValue(ctx, addrKey{}, a), c.Method, "http://"+host+c.Path, nil)
 		if err != nil {

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -170,6 +171,33 @@ func TestZone(t *testing.T) {
 	}
 	if got := <-host; got != ap.String() {
 		t.Errorf("asked as %q, want %q", got, ap)
+	}
+}
+
+// TestLocalhost: an app that listens at "localhost" may be at ::1 alone.
+func TestLocalhost(t *testing.T) {
+	ln := upstreamtest.IPv6Only(t)
+	host := make(chan string, 1)
+	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { host <- r.Host })}
+	go srv.Serve(ln)
+	defer srv.Close()
+	port := uint16(ln.Addr().(*net.TCPAddr).Port)
+	at := fmt.Sprintf("localhost:%d", port)
+	if err := ask(t, Check{Kind: HTTP}, addr(t, at)); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-host; got != at {
+		t.Errorf("asked as %q, want %q", got, at)
+	}
+	if err := ask(t, Check{Kind: TCP, Port: port}, addr(t, "localhost:1")); err != nil {
+		t.Errorf("port of its own: %v", err)
+	}
+	srv.Close()
+	if err := ask(t, Check{Kind: TCP}, addr(t, at)); !errors.Is(err, syscall.ECONNREFUSED) || err.Error() != "connection refused" {
+		t.Error(err)
+	}
+	if err := ask(t, Check{Kind: TCP}, upstream.Addr{AddrPort: addr(t, at).AddrPort}); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("127.0.0.1 by its number: %v", err)
 	}
 }
 

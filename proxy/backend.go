@@ -137,7 +137,13 @@ func (x *exchange) dial(b *upstream.Backend) (*backendConn, failure) {
 	w := x.w
 	stats := b.Stats(w.index)
 	now := w.loop.Now()
-	conn, err := w.loop.Dial(b.Addr.AddrPort, b.Addr.Path, now+int64(x.snap.Settings.ConnectTimeoutFor(b.Addr)))
+	deadline := now + int64(x.snap.Settings.ConnectTimeoutFor(b.Addr))
+	conn, err := w.loop.Dial(b.Addr.AddrPort, b.Addr.Path, deadline)
+	if other, ok := b.Addr.Other(); ok && errors.Is(err, syscall.ECONNREFUSED) {
+		if c, e := w.loop.Dial(other.AddrPort, "", deadline); e == nil {
+			conn, err = c, nil
+		}
+	}
 	x.connect = w.loop.Now() - now
 	if err != nil {
 		switch {

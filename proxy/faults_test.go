@@ -3,14 +3,42 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 var methods = []string{"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST", "PATCH", "REPORT"}
+
+// An app that listens at "localhost" may be at ::1 alone.
+func TestLocalhost(t *testing.T) {
+	ln := upstreamtest.IPv6Only(t)
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	o := serveOrigin(t, ln, "localhost:"+port, echo)
+	l := newLab(t, []string{o.addr}, single)
+	p := l.client()
+	p.send(get("/1"))
+	if got := p.status(200); got != "GET /1 " {
+		t.Errorf("%q", got)
+	}
+	if n := l.sum(0, func(s *upstream.Stats) uint64 { return s.ConnErrors.Load() }); n != 0 {
+		t.Errorf("%d errors of connecting", n)
+	}
+	o.close()
+	l.proxy.Forget(l.pool.Snapshot().All)
+	l.idle(0)
+	p.send(get("/2"))
+	head, body := p.answer()
+	own(t, head, body, 502, false)
+	l.answered(ConnectFailed, 1)
+	if n := l.faults(0, upstream.FaultRefused); n == 0 {
+		t.Error("no fault counted")
+	}
+}
 
 // Row 1: nothing was sent, so any request may go to the next backend, and does until one accepts.
 func TestRefused(t *testing.T) {

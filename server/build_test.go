@@ -140,7 +140,6 @@ hash = "cookie:session"
 `)
 	names := newResolver(func(_ context.Context, host string) ([]netip.Addr, error) {
 		return map[string][]netip.Addr{
-			"localhost":    {netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")},
 			"app.internal": {netip.MustParseAddr("::ffff:10.0.0.2"), netip.MustParseAddr("10.0.0.1")},
 		}[host], nil
 	})
@@ -150,7 +149,7 @@ hash = "cookie:session"
 	}
 	ap := func(s string) upstream.Addr { return upstream.Addr{AddrPort: netip.MustParseAddrPort(s)} }
 	want := []upstream.Spec{
-		{Name: "localhost:3000", Addr: ap("127.0.0.1:3000"), Weight: 1},
+		{Name: "localhost:3000", Addr: upstream.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:3000"), Localhost: true}, Weight: 1},
 		{Name: "app.internal:80", Addr: ap("10.0.0.2:80"), Weight: 1},
 		{Name: "unix:/run/app.sock", Addr: upstream.Addr{Path: "/run/app.sock"}, Weight: 3},
 		{Name: "six", Addr: ap("[::1]:3001"), Weight: 1, MaxInflight: 7},

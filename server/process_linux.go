@@ -22,6 +22,13 @@ func listeners(a upstream.Addr) (inodes []string) {
 	if a.Path != "" {
 		return unixListeners(a.Path)
 	}
+	if other, ok := a.Other(); ok {
+		a.Localhost = false
+		if inodes = listeners(a); len(inodes) > 0 {
+			return inodes
+		}
+		return listeners(other)
+	}
 	if !ownAddr(a.AddrPort.Addr()) {
 		return nil
 	}

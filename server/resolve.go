@@ -51,19 +51,24 @@ type answer struct {
 func backendHosts(cfg *config.Config) (names []string) {
 	for _, p := range cfg.Pools {
 		for _, b := range p.Backends {
-			if strings.HasPrefix(b.Address, "unix:") {
-				continue
-			}
-			host, _, err := net.SplitHostPort(b.Address)
-			if err != nil {
-				continue
-			}
-			if _, err := netip.ParseAddr(host); err != nil && !slices.Contains(names, host) {
+			if host := hostName(b.Address); host != "" && !slices.Contains(names, host) {
 				names = append(names, host)
 			}
 		}
 	}
 	return names
+}
+
+// hostName is what has to be looked up of the address of a backend, "" for nothing.
+func hostName(address string) string {
+	if _, err := upstream.ParseAddr(address); err == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(address)
+	if _, other := netip.ParseAddr(host); err != nil || other == nil {
+		return ""
+	}
+	return host
 }
 
 // lookup asks for all names at once.
@@ -92,8 +97,8 @@ func (r *resolver) lookup(ctx context.Context, names []string) hosts {
 	return out
 }
 
-// choose takes one of the addresses of a name: the one it had, else the first that the resolver recommends, where
-// localhost is IPv4 first, since that is where most apps listen that say "localhost".
+// choose takes one of the addresses of a name: the one it had, else the first that the resolver recommends, where what is
+// below localhost is IPv4 first, as localhost itself is, see upstream.Addr.
 func (r *resolver) choose(name string, all []netip.Addr, err error) answer {
 	if err != nil {
 		return answer{err: lookupFault(name, err)}
@@ -107,7 +112,7 @@ func (r *resolver) choose(name string, all []netip.Addr, err error) answer {
 	if had, ok := r.last[name]; ok && slices.Contains(all, had) {
 		return answer{addr: had}
 	}
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+	if strings.HasSuffix(name, ".localhost") {
 		slices.SortStableFunc(all, func(a, b netip.Addr) int { return a.BitLen() - b.BitLen() })
 	}
 	return answer{addr: all[0]}

@@ -471,6 +471,12 @@ func TestProcessAt(t *testing.T) {
 		if len(before.sockets) != 1 {
 			t.Errorf("%v: %+v", c, before)
 		}
+		if c.network != "unix" {
+			byName, _ := upstream.ParseAddr(fmt.Sprintf("localhost:%d", addr.AddrPort.Port()))
+			if got := processAt(byName); got.String() != before.String() {
+				t.Errorf("%v: as localhost %+v, want %+v", c, got, before)
+			}
+		}
 		if again := parseProcess(before.String()); !slices.Equal(again.sockets, before.sockets) || !slices.Equal(again.holders, before.holders) {
 			t.Errorf("%q: %+v, was %+v", before, again, before)
 		}

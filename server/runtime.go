@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -424,10 +422,8 @@ func (s *Server) joiner(ctx context.Context, p *pool, o admin.Joining, address, 
 // resolve is where a backend with that address is connected to. The caller holds s.reload.
 func (s *Server) resolve(ctx context.Context, address string) (upstream.Addr, error) {
 	var names []string
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		if _, err := netip.ParseAddr(host); err != nil {
-			names = append(names, host)
-		}
+	if host := hostName(address); host != "" {
+		names = append(names, host)
 	}
 	// ctx ends with the wait for the backend, which may be none.
 	return s.names.lookup(context.WithoutCancel(ctx), names).addr(address)

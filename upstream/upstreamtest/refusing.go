@@ -1,6 +1,7 @@
 package upstreamtest
 
 import (
+	"net"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -29,4 +30,24 @@ func Refusing(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return netip.AddrPortFrom(host, uint16(name.(*syscall.SockaddrInet4).Port)).String()
+}
+
+// IPv6Only listens at ::1, at a port of which 127.0.0.1 refuses connections, as some Node.js apps do that listen at
+// "localhost". It skips the test where there is no IPv6.
+func IPv6Only(t testing.TB) net.Listener {
+	t.Helper()
+	for range 20 {
+		port := netip.MustParseAddrPort(Refusing(t)).Port()
+		ln, err := net.Listen("tcp", netip.AddrPortFrom(netip.IPv6Loopback(), port).String())
+		if err == nil {
+			t.Cleanup(func() { ln.Close() })
+			return ln
+		}
+		if ln, err = net.Listen("tcp", "[::1]:0"); err != nil {
+			t.Skip("this machine has no IPv6: ", err)
+		}
+		ln.Close()
+	}
+	t.Fatal("no port is free at both")
+	return nil
 }
