@@ -155,6 +155,17 @@ func TestCostlyLimit(t *testing.T) {
 	}
 }
 
+// TestOneIsNotHeld: with one backend nothing waits, whatever limit a trial has left when there were more.
+func TestOneIsNotHeld(t *testing.T) {
+	_, at := held(1, 8, 1)
+	a := *at
+	a.lim.guard = guard{raised: 8, trying: true}
+	a.lim.tick(a, 1e12, 5)
+	if _, limited := a.Room(1e12, 5, nil); limited {
+		t.Errorf("the limit is %d", a.lim.limit.Load())
+	}
+}
+
 // TestLook: each tick the arms get what backends did that dither, and what the others did, as long as requests are held back.
 func TestLook(t *testing.T) {
 	_, at := held(1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
