@@ -50,8 +50,8 @@ func (c *Check) dial(ctx context.Context, a upstream.Addr) (conn net.Conn, err e
 	}
 	conn, err = new(net.Dialer).DialContext(ctx, "tcp", a.AddrPort.String())
 	if other, ok := a.Other(); ok && errors.Is(err, syscall.ECONNREFUSED) {
-		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", other.AddrPort.String()); err == nil {
-			return conn, nil
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", other.AddrPort.String()); !upstream.Absent(err) {
+			return conn, err
 		}
 	}
 	return conn, err

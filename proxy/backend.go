@@ -140,8 +140,8 @@ func (x *exchange) dial(b *upstream.Backend) (*backendConn, failure) {
 	deadline := now + int64(x.snap.Settings.ConnectTimeoutFor(b.Addr))
 	conn, err := w.loop.Dial(b.Addr.AddrPort, b.Addr.Path, deadline)
 	if other, ok := b.Addr.Other(); ok && errors.Is(err, syscall.ECONNREFUSED) {
-		if c, e := w.loop.Dial(other.AddrPort, "", deadline); e == nil {
-			conn, err = c, nil
+		if c, e := w.loop.Dial(other.AddrPort, "", deadline); !upstream.Absent(e) {
+			conn, err = c, e
 		}
 	}
 	x.connect = w.loop.Now() - now

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lb/upstream"
+	"lb/upstream/upstreamtest"
 )
 
 // blackHole is an address that answers no attempt to connect: its queue is full.
@@ -32,15 +33,23 @@ func blackHole(t *testing.T) string {
 		t.Fatal(err)
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)
-	for range 10 {
-		c, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
-		if err != nil {
-			return addr
-		}
-		t.Cleanup(func() { c.Close() })
+	upstreamtest.Fill(t, addr)
+	return addr
+}
+
+// An app that is at ::1 alone, and busy, is not one that does not listen, though 127.0.0.1 refuses.
+func TestLocalhostBusy(t *testing.T) {
+	addr := upstreamtest.Clog(t, upstreamtest.IPv6Only(t))
+	_, port, _ := net.SplitHostPort(addr)
+	l := newLab(t, []string{"localhost:" + port}, func(p *plan) { p.pool.ConnectTimeout = 50 * time.Millisecond })
+	p := l.client()
+	p.send(get("/"))
+	head, body := p.answer()
+	own(t, head, body, 504, false)
+	l.answered(ConnectTimeout, 1)
+	if n := l.faults(0, upstream.FaultRefused); n != 0 {
+		t.Errorf("%d connections refused", n)
 	}
-	t.Fatal("the queue does not fill")
-	return ""
 }
 
 // Row 2.

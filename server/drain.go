@@ -148,9 +148,11 @@ func (s *Server) find(inPool, backend string) (*pool, *upstream.Backend, error) 
 		}
 		names = append(names, b.Name)
 	}
-	for _, b := range p.Snapshot().All {
-		if b.Addr.String() == backend {
-			return p, b, nil
+	if at, err := upstream.ParseAddr(backend); err == nil {
+		for _, b := range p.Snapshot().All {
+			if b.Addr.Is(at) {
+				return p, b, nil
+			}
 		}
 	}
 	if port, err := strconv.ParseUint(backend, 10, 16); err == nil {

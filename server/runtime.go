@@ -362,8 +362,9 @@ func (s *Server) join(ctx context.Context, o admin.Joining) (p *pool, name strin
 	if p, err = s.findPool(o.Pool); err != nil {
 		return nil, "", err
 	}
+	at, noAddr := upstream.ParseAddr(address)
 	for _, b := range p.Snapshot().All {
-		if b.Name == name || b.Addr.String() == address {
+		if b.Name == name || noAddr == nil && b.Addr.Is(at) {
 			return nil, "", admin.Refused(fmt.Errorf("pool %s has that backend already: %s at %s", p.Name, b.Name, b.Addr))
 		}
 	}

@@ -171,6 +171,7 @@ func TestAddRemoveRefused(t *testing.T) {
 	}{
 		{admin.Joining{Pool: "ap", Address: "3"}, admin.ErrUnknown, `pool "ap" is not known, did you mean "app"?`},
 		{admin.Joining{Pool: "app", Address: "1"}, admin.ErrRefused, "pool app has that backend already: a at 127.0.0.1:1"},
+		{admin.Joining{Pool: "app", Address: "localhost:1"}, admin.ErrRefused, "pool app has that backend already: a at 127.0.0.1:1"},
 		{admin.Joining{Pool: "app", Address: "3", Name: "b"}, admin.ErrRefused, "pool app has that backend already: b at 127.0.0.1:2"},
 		{admin.Joining{Pool: "app", Address: "3-4"}, admin.ErrWrong, "add one at a time"},
 		{admin.Joining{Pool: "app", Address: "http://a:3"}, admin.ErrWrong, `write "a:3"`},

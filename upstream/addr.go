@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Addr is where a backend listens: a TCP address, or a unix socket when Path is not empty.
@@ -56,6 +57,20 @@ func (a Addr) String() string {
 func (a Addr) Other() (other Addr, ok bool) {
 	return Addr{AddrPort: netip.AddrPortFrom(netip.IPv6Loopback(), a.AddrPort.Port())}, a.Localhost
 }
+
+// Absent reports whether err, of a connection to Other, says that nobody is there: it refuses, too, or this machine has no such
+// address, as IPv6 is switched off. After any other error, such as a timeout, somebody may be, who is only busy.
+func Absent(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ECONNREFUSED, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.ENETUNREACH} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Is reports whether a and b are the same place to begin with, where "localhost" is 127.0.0.1.
+func (a Addr) Is(b Addr) bool { return a.AddrPort == b.AddrPort && a.Path == b.Path }
 
 // Local reports whether the backend is on this machine: a unix socket or a loopback address.
 func (a Addr) Local() bool { return a.Path != "" || a.AddrPort.Addr().IsLoopback() }

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -36,6 +37,21 @@ func TestParseAddr(t *testing.T) {
 		if err == nil {
 			if b, err := ParseAddr(a.String()); b != a {
 				t.Errorf("%q: reads back as %v, %v", c.in, b, err)
+			}
+		}
+	}
+}
+
+// TestAddrIs: localhost is 127.0.0.1 to begin with.
+func TestAddrIs(t *testing.T) {
+	for _, same := range [][]string{{"127.0.0.1:1", "localhost:1", "[::ffff:127.0.0.1]:1"}, {"127.0.0.1:2", "localhost:2"}, {"[::1]:1"}, {"unix:/a"}, {"unix:/b"}} {
+		for _, other := range []string{"127.0.0.1:1", "localhost:1", "localhost:2", "[::1]:1", "unix:/a", "unix:/b"} {
+			for _, s := range same {
+				a, _ := ParseAddr(s)
+				b, _ := ParseAddr(other)
+				if got := a.Is(b); got != slices.Contains(same, other) {
+					t.Errorf("%s is %s: %v", s, other, got)
+				}
 			}
 		}
 	}
