@@ -16,19 +16,24 @@ import (
 
 // held is a pool under adaptive with a limit that stays: no tick is due before time 1<<62.
 func held(loops int, limit int64, weights ...int) (*upstream.Pool, **adaptive) {
+	a := new(*adaptive)
+	p := weighted(loops, func(r []*upstream.Backend) upstream.Strategy {
+		*a = newAdaptive(r, 1)
+		(*a).fleet.next.Store(1 << 62)
+		(*a).lim.limit.Store(limit)
+		return *a
+	}, weights...)
+	return p, a
+}
+
+// weighted is a pool of backends with those weights.
+func weighted(loops int, build upstream.Build, weights ...int) *upstream.Pool {
 	var specs []upstream.Spec
 	for i, w := range weights {
 		ap := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80)
 		specs = append(specs, upstream.Spec{Addr: upstream.Addr{AddrPort: ap}, Weight: w})
 	}
-	a := new(*adaptive)
-	p := upstream.NewPool("app", loops, specs, nil, func(r []*upstream.Backend) upstream.Strategy {
-		*a = newAdaptive(r, 1)
-		(*a).fleet.next.Store(1 << 62)
-		(*a).lim.limit.Store(limit)
-		return *a
-	})
-	return p, a
+	return upstream.NewPool("app", loops, specs, nil, build)
 }
 
 // TestKnee looks for the knee of backends whose throughput is known at each number in work.
@@ -164,8 +169,9 @@ func newWaiter(loop int) *waiter {
 }
 
 // lease waits for its turn.
-func (x *waiter) lease(p *upstream.Pool, now int64) (upstream.Lease, bool) {
+func (x *waiter) lease(p *upstream.Pool, now int64, stream bool) (upstream.Lease, bool) {
 	x.s.Reset(now, x.s.Loop)
+	x.s.Stream = stream
 	select {
 	case <-x.wake: // of a wait that is over
 	default:
@@ -184,14 +190,15 @@ func (x *waiter) lease(p *upstream.Pool, now int64) (upstream.Lease, bool) {
 	return l, true
 }
 
-// TestAdaptiveLoops has many exchanges on several loops share few places, with real time, ticks, failures and backends that
-// come and go. A wake that is lost stops the test for good.
+// TestAdaptiveLoops has many exchanges on several loops share few places, with ticks, trials, turns of the experiment, streams,
+// failures and backends that come and go, all in time that runs a hundred times as fast. A wake that is lost stops the test
+// for good.
 func TestAdaptiveLoops(t *testing.T) {
-	const loops, rounds = 8, 3000
-	p, strategy := held(loops, 1, 1, 1, 2)
-	lim := (*strategy).lim
-	(*strategy).fleet.next.Store(0)
+	const loops, rounds = 32, 2000
+	p := weighted(loops, func(r []*upstream.Backend) upstream.Strategy { return newAdaptive(r, 1) }, 1, 1, 2)
+	lim := p.Recall("adaptive", nil).(*limiter)
 	start := time.Now()
+	clock := func() int64 { return 1e9 + 100*int64(time.Since(start)) }
 	var waits, most atomic.Int64
 	var wg, changes sync.WaitGroup
 	stop := make(chan struct{})
@@ -202,7 +209,11 @@ func TestAdaptiveLoops(t *testing.T) {
 				return
 			case <-time.After(time.Millisecond):
 			}
-			lim.limit.Store(1 + i/8%2)
+			lim.mu.Lock()
+			if lim.raised = []int64{1, 2, 10}[i/8%3]; i%2 == 0 {
+				lim.trying, lim.before, lim.began = true, lim.raised, clock()
+			}
+			lim.mu.Unlock()
 			b := p.Snapshot().All[i%2]
 			if i%4 < 2 {
 				p.SetProbed(b, upstream.Down)
@@ -219,7 +230,7 @@ func TestAdaptiveLoops(t *testing.T) {
 			x := newWaiter(loop)
 			r := rand.New(rand.NewPCG(uint64(loop), 1))
 			for range rounds {
-				l, waited := x.lease(p, int64(time.Since(start)))
+				l, waited := x.lease(p, clock(), r.IntN(20) == 0)
 				if waited {
 					waits.Add(1)
 				}
@@ -229,7 +240,7 @@ func TestAdaptiveLoops(t *testing.T) {
 				if r.IntN(8) == 0 {
 					time.Sleep(10 * time.Microsecond) // work, so that others meet it
 				}
-				now := int64(time.Since(start))
+				now := clock()
 				o := upstream.Outcome{Now: now, Latency: now - l.Start() + 1, Status: 200}
 				if r.IntN(50) == 0 {
 					o.Fault = upstream.Fault(r.IntN(int(upstream.Faults)))
@@ -243,6 +254,9 @@ func TestAdaptiveLoops(t *testing.T) {
 	changes.Wait()
 	if p.Waiting() != 0 || waits.Load() == 0 {
 		t.Errorf("%d wait in the end, %d did", p.Waiting(), waits.Load())
+	}
+	if lim.looked == 0 {
+		t.Error("there was no tick")
 	}
 	t.Logf("%d of %d waited, at most %d in work", waits.Load(), loops*rounds, most.Load())
 }

@@ -186,7 +186,7 @@ func (l *limiter) tick(a *adaptive, now, waiting int64) {
 	defer l.mu.Unlock()
 	l.look(a, now, waiting)
 	if len(a.prof) < 2 { // to wait here rather than there changes nothing, whatever a trial of more has brought
-		l.guard = guard{}
+		l.guard = guard{looked: now}
 		l.empty.Store(now)
 		l.limit.Store(0)
 		return
