@@ -44,8 +44,9 @@ func KindOf(method, path []byte) Kind {
 // a thousand of them that come at once, as after a restart, hold up nobody. So are those of a kind of which nothing is known
 // yet: if they do compute, the first answer tells.
 //
-// A kind counts up with each request that was old enough to be parked and was overtaken, and down by more with each that was
-// answered otherwise: at least two in three must wait. To take long is not enough: what computes for a second does, too.
+// A kind counts up with each request that was old enough to be parked and was overtaken, or whose answer is a stream, and
+// down by more with each that was answered otherwise: at least two in three must wait. To take long is not enough: what
+// computes for a second does, too.
 type waits [kindPlaces]atomic.Int32
 
 // The counts of a kind.
@@ -77,6 +78,14 @@ func (w *waits) learn(k Kind, waited bool) {
 		p.CompareAndSwap(n, n+1)
 	case !waited && n != kindQuick:
 		p.CompareAndSwap(n, max(kindQuick, n-kindLoss))
+	}
+}
+
+// learnWaits notes that l is of a kind that waits. More is not to be learned of it.
+func (l *Lease) learnWaits() {
+	if l.kind != 0 {
+		l.b.pool.waits.learn(l.kind, true)
+		l.kind = 0
 	}
 }
 

@@ -175,6 +175,23 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestStreamsAreLearned: a kind whose answers are streams is one that waits, however short they are, and is not doubted when they
+// were parked from the start.
+func TestStreamsAreLearned(t *testing.T) {
+	p := newPool("a")
+	s := new(Selection)
+	for i := range int64(20) {
+		s.Reset(i*1e6, 0)
+		s.Kind = 9
+		l := acquire(t, p, s)
+		if !l.Parked() {
+			t.Errorf("number %d is not parked from the start", i)
+		}
+		l.Stream(i*1e6 + 1)
+		l.Done(Outcome{Now: i*1e6 + 3, Latency: 1, Status: 200})
+	}
+}
+
 // TestStreamFreesPlace: who turns out to be a stream makes room for who waits.
 func TestStreamFreesPlace(t *testing.T) {
 	p, _ := held("a:0", 1, nil)

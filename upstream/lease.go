@@ -229,20 +229,19 @@ func (l *Lease) Park(now int64) bool {
 
 // Stream says that the answer is a stream of events: it is parked, however young.
 func (l *Lease) Stream(now int64) {
-	if l.unit == one {
+	switch l.unit {
+	case one:
 		l.park(now)
+	case parked:
+		l.learnWaits()
 	}
 }
 
 func (l *Lease) park(now int64) {
 	l.b.move(one, parked)
 	l.unit = parked
-	p := l.b.pool
-	if l.kind != 0 {
-		p.waits.learn(l.kind, true)
-		l.kind = 0 // more is not to be learned of it
-	}
-	if p.Waiting() > 0 {
+	l.learnWaits()
+	if p := l.b.pool; p.Waiting() > 0 {
 		p.freed(now, 0)
 	}
 }
