@@ -49,6 +49,7 @@ func TestExplain(t *testing.T) {
 			}
 		}
 	}
+	waitFor(t, "nothing is in work", func() bool { return h.backend("app", a.addr).Inflight() == 0 })
 	view, err := h.View("")
 	if err != nil || len(view) != 1 || view[0].Attempt != 0 || view[0].Chosen != "" || !strings.HasSuffix(view[0].Candidates[0].Score, " x (0+1)") {
 		t.Errorf("%v %+v", err, view)
