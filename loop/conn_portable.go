@@ -90,12 +90,17 @@ func (c *Conn) deliver(b []byte, err error) {
 			return
 		}
 		if err != nil {
-			c.ended = true
-			c.broken = c.broken || err != io.EOF || c.finished
+			c.over(err)
 			c.tellWatcher()
 		}
 		c.hasInput()
 	})
+}
+
+// over notes that the stream ended with err. A read may meet the end before what deliver posted is done.
+func (c *Conn) over(err error) {
+	c.ended = true
+	c.broken = c.broken || err != io.EOF || c.finished
 }
 
 // plain is the system's error without the net package's words around it, as the epoll version returns it.
@@ -118,10 +123,11 @@ func (c *Conn) recv(b []byte) (int, error) {
 		}
 		return n, nil
 	}
-	if c.in.err == io.EOF && c.in.lost != nil {
-		return 0, c.in.lost
-	}
 	if c.in.err != nil {
+		c.over(c.in.err)
+		if c.in.err == io.EOF && c.in.lost != nil {
+			return 0, c.in.lost
+		}
 		return 0, c.in.err
 	}
 	c.readable = false
