@@ -100,11 +100,12 @@ func (s *Server) awaitReady(ctx context.Context, p *pool, name string, begin tim
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		unasked := s.unasked(p, name) // first: its check may fail while we look
 		st := s.backendStatus(p, name)
 		if st == nil {
 			return admin.Readied{}, fmt.Errorf("backend %q of pool %q is %w any more", name, p.Name, admin.ErrUnknown)
 		}
-		if st.State == admin.Ready && s.unasked(p, name) {
+		if st.State == admin.Ready && (unasked || s.unasked(p, name)) {
 			// Nobody else is there, so requests would go to it all the same. That is no reason to say that it is well.
 			st.State, st.Why = admin.Unchecked, "no check has passed yet"
 		}
