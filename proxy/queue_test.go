@@ -244,6 +244,7 @@ func TestWaitingAcrossAReload(t *testing.T) {
 	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	p.status(200)
 	l.waiting(0)
+	other.idle(0) // it is closed before the proxy that has the connection
 }
 
 // oneEach is a strategy that gives each backend one request, of whatever kind, and lets others wait.
