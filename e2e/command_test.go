@@ -173,6 +173,15 @@ func TestDemo(t *testing.T) {
 		resp.Body.Close()
 		find(`pool app, adaptive\s+\d+ requests`)
 		find(`127\.0\.0\.1:\d+\s+ready\s+[1-9]`)
+		for _, c := range []struct{ command, state string }{{"drain", "draining"}, {"ready", "ready"}} {
+			args := strings.Fields(find(`lb (` + c.command + ` app \S+ --socket \S+) `))
+			if code, out, errs := run(t, lbBinary, args...); code != 0 {
+				t.Fatalf("lb %s: %d\n%s%s", strings.Join(args, " "), code, out, errs)
+			}
+			seen := len(p.stdout())
+			row := regexp.MustCompile(regexp.QuoteMeta(args[2]) + `\s+` + c.state + `\s`)
+			eventually(t, "the demo shows it "+c.state, func() bool { return row.MatchString(strings.Join(p.stdout()[seen:], "\n")) })
+		}
 		p.signal(sig)
 		if code := p.wait(); code != 0 {
 			t.Errorf("the demo ended with %d", code)

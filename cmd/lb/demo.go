@@ -33,9 +33,10 @@ func demoCommand(w world) *cobra.Command {
 		Short: "See it work, with instances and load of its own",
 		Long: `Runs the example configuration (config.toml at the top of the source) with the instances of its pool in the
 same process, one of them slow, and sends a gentle load through lb. Every two seconds it shows who got how
-many requests. Nothing is installed or written. Ctrl-C ends it.
+many requests. Nothing is installed. Ctrl-C ends it.
 
-Ports are those of the configuration where they are free, and others where they are not.`,
+Ports are those of the configuration where they are free, and others where they are not. It listens at lb's socket
+as well, so that "lb top", "lb drain app 3001" and the like can be tried on it in another terminal.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return demo(w, o) },
 	}
@@ -67,7 +68,8 @@ func demo(w world, o demoOptions) error {
 	defer fleet.stop()
 	var ports portFinder
 	log := slog.New(slog.NewTextHandler(w.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Listen: ports.listen})
+	socket, how := demoSocket()
+	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Listen: ports.listen, Socket: socket})
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,7 @@ func demo(w world, o demoOptions) error {
 	go func() { done <- s.Run(ctx) }()
 
 	screen := newScreen(w.stdout)
-	screen.print(introduction(s, fleet, append(fleet.moved, ports.moved...)))
+	screen.print(introduction(s, fleet, append(fleet.moved, ports.moved...), socket != "", how))
 	load := startLoad(appURL(s), o.rate)
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
@@ -121,8 +123,21 @@ func demo(w world, o demoOptions) error {
 	}
 }
 
-// introduction says what runs where.
-func introduction(s *server.Server, f *fleet, moved []string) string {
+// demoSocket is where the demo listens for other commands, and how these find it; "" where an lb of the user's does already.
+func demoSocket() (socket, how string) {
+	const file = "config.toml"
+	socket, err := ownSocket(file)
+	if err != nil || answers(socket) == nil {
+		return "", ""
+	}
+	if _, err := os.Stat(file); err != nil {
+		return socket, " --socket " + socket
+	}
+	return socket, ""
+}
+
+// introduction says what runs where, and which commands to try, if any; how is what these need to find it.
+func introduction(s *server.Server, f *fleet, moved []string, commands bool, how string) string {
 	var b strings.Builder
 	line := func(what, where string) { fmt.Fprintf(&b, "  %-22s %s\n", what, where) }
 	fmt.Fprintf(&b, "lb runs config.toml. The %d instances of the app live in this process, one of them is slow on purpose.\n\n", len(f.instances))
@@ -138,6 +153,14 @@ func introduction(s *server.Server, f *fleet, moved []string) string {
 	}
 	if len(moved) > 0 {
 		fmt.Fprintf(&b, "\nPorts that were not free:\n\n  %s\n", strings.Join(moved, "\n  "))
+	}
+	if commands {
+		lb, backend := os.Args[0], f.instances[len(f.instances)-2].name
+		b.WriteString("\nIn another terminal:\n\n")
+		try := func(command, why string) { fmt.Fprintf(&b, "  %-38s %s\n", lb+" "+command+how, why) }
+		try("top", "the same, more of it")
+		try("drain app "+backend, "as before a deploy: it gets nothing more")
+		try("ready app "+backend, "it is back")
 	}
 	b.WriteString("\nCtrl-C ends it.\n\n")
 	return b.String()
