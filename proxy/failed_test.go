@@ -2,6 +2,14 @@ package proxy
 
 import "testing"
 
+// working is how many requests the lab's backends have.
+func (l *lab) working() (n int64) {
+	for _, b := range l.pool.Snapshot().All {
+		n += b.Inflight()
+	}
+	return n
+}
+
 // TestFailedRequests holds that a pool counts those requests as failed that a client did not get an answer to from the
 // application although it did its part.
 func TestFailedRequests(t *testing.T) {
@@ -50,7 +58,6 @@ func TestFailedRequests(t *testing.T) {
 			if c.reason != None {
 				l.answered(c.reason, 1)
 			}
-			all, unserved := l.pool.Failed()
 			want, wantUnserved := uint64(0), uint64(0)
 			if c.failed {
 				want = 1
@@ -58,7 +65,11 @@ func TestFailedRequests(t *testing.T) {
 					wantUnserved = 1
 				}
 			}
-			if all != want || unserved != wantUnserved {
+			eventually(t, "all is counted", func() bool { // the listener counts before the pool does
+				all, _ := l.pool.Failed()
+				return all >= want && l.working() == 0
+			})
+			if all, unserved := l.pool.Failed(); all != want || unserved != wantUnserved {
 				t.Errorf("%d failed, %d of them unserved; want %d and %d", all, unserved, want, wantUnserved)
 			}
 		})
