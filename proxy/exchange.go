@@ -374,11 +374,11 @@ func (x *exchange) dropBackend() {
 // refuse answers in lb's own name, or cuts the connection when an answer has begun.
 func (x *exchange) refuse(f failure) {
 	x.why = f
-	x.c.stats().answers[f.reason].Inc()
 	// A 5xx of the application counts as one, also when it breaks off.
 	if x.route != nil && !f.reason.clients() && !(x.answered && x.status >= 500) {
 		x.route.Pool.Fail(int(f.reason), x.tries > 0)
 	}
+	x.c.stats().answers[f.reason].Inc()
 	if x.answered {
 		x.cut = true
 		return

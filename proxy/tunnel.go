@@ -294,7 +294,6 @@ func (t *tunnel) end(why failure) {
 	t.w.loop.Stop(&t.close)
 	fault := upstream.FaultNone
 	if why.failed() {
-		t.client.stats().answers[why.reason].Inc()
 		fault = answers[why.reason].fault
 	}
 	t.bc.stats.BytesSent.Add(uint64(t.out.bytes))
@@ -303,6 +302,9 @@ func (t *tunnel) end(why failure) {
 	sh.bytesIn.Add(uint64(t.out.bytes))
 	sh.bytesOut.Add(uint64(t.back.bytes))
 	t.lease.Done(upstream.Outcome{Now: t.w.loop.Now(), Status: 101, Fault: fault})
+	if why.failed() {
+		sh.answers[why.reason].Inc()
+	}
 	if t.sticky != nil {
 		t.sticky.Ended(t.session, t.w.loop.Now())
 	}
