@@ -144,20 +144,27 @@ func (s *backendSet) span(a backendAddress) (span, bool) {
 
 // place finds addresses that are there twice.
 func (s *backendSet) place(got span, path string) bool {
-	for _, p := range s.spans[got.host] {
+	home := got.host
+	if home == "localhost" { // it is 127.0.0.1 first
+		home = "127.0.0.1"
+	}
+	for _, p := range s.spans[home] {
 		lo, hi := max(p.lo, got.lo), min(p.hi, got.hi)
 		if lo > hi {
 			continue
 		}
 		both := span{got.host, lo, hi}
-		if p.span == got {
+		switch {
+		case p.span == got:
 			s.r.fault(path, "%s is there twice, first as %s", quote(got.String()), s.where(p.path))
-		} else {
+		case p.host != got.host && p.lo == got.lo && p.hi == got.hi:
+			s.r.fault(path, "%s is %s, first as %s: localhost is 127.0.0.1, and ::1 where that refuses", quote(got.String()), quote(p.String()), s.where(p.path))
+		default:
 			s.r.fault(path, "%s and %s overlap: both have %s, first as %s", quote(got.String()), quote(p.String()), both, s.where(p.path))
 		}
 		return false
 	}
-	s.spans[got.host] = append(s.spans[got.host], placed{got, path})
+	s.spans[home] = append(s.spans[home], placed{got, path})
 	return true
 }
 
