@@ -31,7 +31,8 @@ the pool how the strategy saw it, or why it could not be chosen; and what became
 is tried again elsewhere is another decision, "attempt 2". lb notes decisions only while somebody asks, so these are
 not of the past. When no request comes within --wait it shows how the backends stand.
 
-With --follow it goes on until Ctrl-C, over upgrades of lb, with at most ten decisions a second unless --gap says otherwise.
+With --follow it goes on until Ctrl-C, over upgrades and restarts of lb, with at most ten decisions a second unless --gap says
+otherwise.
 
 Exit code: 0 when there is something to show, 7 when there is no such pool, 4 when no lb runs.`,
 		Example: "  lb explain app\n  lb explain --last 20\n  lb explain app --follow --json | jq -r .chosen",
@@ -68,8 +69,12 @@ Exit code: 0 when there is something to show, 7 when there is no such pool, 4 wh
 	return c
 }
 
-// againAfter is how long after the end of an lb the next one is looked for.
-const againAfter = 200 * time.Millisecond
+// How long after the end of an lb the next one is looked for, how often then, and for how long: systemd restarts lb within
+// seconds, a person within a minute.
+const (
+	againAfter = 200 * time.Millisecond
+	againFor   = time.Minute
+)
 
 func explain(w world, to *target, path string, asJSON, follow bool) error {
 	show := decisionPrinter(w, asJSON)
@@ -81,13 +86,18 @@ func explain(w world, to *target, path string, asJSON, follow bool) error {
 	w.notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	over := make(chan error, 1)
 	go func() {
-		for {
-			more, err := decisions(to, path, show)
-			if !more {
+		var ended time.Time // when there was an lb last, and it had not been missed
+		for missed := false; ; time.Sleep(againAfter) {
+			switch more, err := decisions(to, path, show); {
+			case more: // lb was upgraded, or has ended
+				ended, missed = time.Now(), false
+			case ended.IsZero() || !nobodyThere(err) || time.Since(ended) > againFor:
 				over <- err
 				return
+			case !missed:
+				missed = true
+				fmt.Fprintf(w.stderr, "lb: it has ended; waiting %s for the next one\n", againFor)
 			}
-			time.Sleep(againAfter) // lb was upgraded, or has ended
 		}
 	}()
 	select {
@@ -96,6 +106,12 @@ func explain(w world, to *target, path string, asJSON, follow bool) error {
 	case err := <-over:
 		return err
 	}
+}
+
+// nobodyThere reports whether err says that no lb runs.
+func nobodyThere(err error) bool {
+	var e *exit
+	return errors.As(err, &e) && e.code == exitNoLB
 }
 
 // decisions reads what lb tells, to its end; more is whether there may be more from the next lb.
@@ -110,7 +126,7 @@ func decisions(to *target, path string, show func(line []byte) (more bool, err e
 		switch {
 		case errors.Is(err, io.EOF):
 			return true, nil
-		case errors.Is(err, io.ErrUnexpectedEOF):
+		case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 			return true, errors.New("lb has ended")
 		case err != nil:
 			return false, err

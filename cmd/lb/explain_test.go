@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,6 +101,41 @@ func TestExplainGoesOn(t *testing.T) {
 	})
 	c := start(t, "explain", "--follow", "--socket", socket)
 	c.says(c.stdout.String, `(?s)GET /1 -> a.*\n\n.*GET /2 -> a.*\n\n.*GET /3 -> a`)
+	c.signal(syscall.SIGINT)
+	if code := c.wait(); code != 0 {
+		t.Errorf("exit code %d: %s", code, c.stderr.String())
+	}
+}
+
+// TestExplainWaits: who follows decisions waits for the next lb while there is none, and who asks where there never was one does
+// not.
+func TestExplainWaits(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	c := start(t, "explain", "--follow", "--socket", socket)
+	if code := c.wait(); code != exitNoLB {
+		t.Errorf("exit code %d: %s", code, c.stderr.String())
+	}
+	begin := func(name string) *http.Server {
+		ln, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			json.NewEncoder(w).Encode(admin.Decision{Attempt: 1, Request: "GET /" + name, Chosen: "a"})
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		})}
+		go s.Serve(ln)
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	first := begin("first")
+	c = start(t, "explain", "--follow", "--socket", socket)
+	c.says(c.stdout.String, `GET /first -> a`)
+	first.Close()
+	c.says(c.stderr.String, `^lb: it has ended; waiting 1m0s for the next one\n$`)
+	begin("second")
+	c.says(c.stdout.String, `GET /second -> a`)
 	c.signal(syscall.SIGINT)
 	if code := c.wait(); code != 0 {
 		t.Errorf("exit code %d: %s", code, c.stderr.String())
