@@ -85,6 +85,22 @@ func TestRobust(t *testing.T) {
 		}},
 		{"5 % load", 1.05, .02, func(r *Run) { r.Rate = 40 }},
 		{"30 % load", 1.05, .2, func(r *Run) { r.Rate = 240 }},
+		// A fixed number of clients, as a benchmark has: instances are never seen with little in work.
+		{"24 clients", 1, 5, func(r *Run) { clients(r, 24) }},
+		{"24 clients, one 3x slower", .85, 5, func(r *Run) { clients(r, 24); r.Backends[0].Service *= 3 }},
+		{"24 clients, all work the same", 1.15, 5, func(r *Run) { clients(r, 24); r.Spread = .05 }},
+		{"1000 clients", 1.05, 5, func(r *Run) { clients(r, 1000) }},
+		{"100 clients, .2 ms of work", .95, 5, func(r *Run) {
+			clients(r, 100)
+			for i := range r.Backends {
+				r.Backends[i].Service /= 50
+			}
+			r.Warm, r.Length = 5*time.Second, 5*time.Second
+		}},
+		{"400 clients, await of a database", 1.05, .02, func(r *Run) {
+			clients(r, 400)
+			r.Kind, r.Warm, r.Length = io(.1, 50*ms), 10*time.Second, 10*time.Second
+		}},
 		{"64 backends", 1, 1, func(r *Run) {
 			r.Backends, r.Rate, r.Warm, r.Length = fleet(64, node), .85*6400, 15*time.Second, 15*time.Second
 		}},
@@ -118,4 +134,9 @@ func TestRobust(t *testing.T) {
 			less(t, "share that waited in lb", held, 1, c.held)
 		})
 	}
+}
+
+// clients makes the load that of so many clients on four backends, each of which asks again at once.
+func clients(r *Run, n int) {
+	r.Backends, r.Rate, r.InFlight = r.Backends[:4], 0, n
 }
