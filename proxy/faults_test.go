@@ -152,7 +152,8 @@ func TestGoneBeforeTheAnswer(t *testing.T) {
 					p.close()
 				}
 			}
-			if failed == 0 || l.ln.Stats().Answers[BackendClosed] != failed {
+			// A reset that comes before lb has sent anything loses nothing.
+			if failed == 0 && name != "unread" || l.ln.Stats().Answers[BackendClosed] != failed {
 				t.Errorf("%d failed of %d", failed, sent)
 			}
 			// A reset may come before lb knows that it is connected.
