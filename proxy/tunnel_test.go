@@ -264,6 +264,11 @@ func TestTunnelsOfADeadBackend(t *testing.T) {
 	o := newOrigin(t, nil)
 	l := newLab(t, []string{o.addr})
 	hello, bye := string(frame(5, false)), string([]byte{0x88, 2, 3, 232})
+	type ended struct {
+		name, more string
+		client     *peer
+	}
+	var all []ended // at once, since each takes a while
 	for _, test := range []struct{ name, says, more string }{
 		{"silent", "", string(restart)},
 		{"after a frame", hello + hello, string(restart)},
@@ -273,21 +278,24 @@ func TestTunnelsOfADeadBackend(t *testing.T) {
 		{"in a close frame", bye[:3], ""},
 	} {
 		for how, end := range map[string]func(*peer){"FIN": (*peer).finish, "RST": (*peer).reset} {
-			t.Run(test.name+", "+how, func(t *testing.T) {
-				c, b := l.tunnel(o)
-				defer c.close()
-				b.send(test.says)
-				c.expect(test.says)
-				end(b)
-				if got := c.rest(); got != test.more {
-					t.Errorf("the client got %q, want %q", got, test.more)
-				}
-				l.tunnels(0)
-				c.send("still here")
-				eventually(t, "the client is gone", func() bool { return l.ln.Stats().Open == 0 })
-			})
+			c, b := l.tunnel(o)
+			defer c.close()
+			b.send(test.says)
+			c.expect(test.says)
+			end(b)
+			all = append(all, ended{test.name + ", " + how, test.more, c})
 		}
 	}
+	for _, e := range all {
+		if got := e.client.rest(); got != e.more {
+			t.Errorf("%s: the client got %q, want %q", e.name, got, e.more)
+		}
+	}
+	l.tunnels(0)
+	for _, e := range all {
+		e.client.send("still here")
+	}
+	eventually(t, "the clients are gone", func() bool { return l.ln.Stats().Open == 0 })
 }
 
 // Likewise with a backend that does not notice that the client has ended.
