@@ -159,6 +159,8 @@ func (s *backendSet) place(got span, path string) bool {
 			s.r.fault(path, "%s is there twice, first as %s", quote(got.String()), s.where(p.path))
 		case p.host != got.host && p.lo == got.lo && p.hi == got.hi:
 			s.r.fault(path, "%s is %s, first as %s: localhost is 127.0.0.1, and ::1 where that refuses", quote(got.String()), quote(p.String()), s.where(p.path))
+		case p.host != got.host:
+			s.r.fault(path, "%s and %s overlap: both have %s, first as %s: localhost is 127.0.0.1, and ::1 where that refuses", quote(got.String()), quote(p.String()), both, s.where(p.path))
 		default:
 			s.r.fault(path, "%s and %s overlap: both have %s, first as %s", quote(got.String()), quote(p.String()), both, s.where(p.path))
 		}

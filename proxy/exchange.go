@@ -135,10 +135,10 @@ func (x *exchange) release() {
 			x.settle(upstream.FaultClient)
 		}
 		x.dropBackend()
-		c.stats().answers[InternalError].Inc()
 		if x.route != nil {
 			x.route.Pool.Fail(int(InternalError), x.tries > 0)
 		}
+		c.stats().answers[InternalError].Inc()
 		c.x = nil
 		c.abort()
 		return // and x is left to the collector: who knows what state it is in

@@ -116,7 +116,7 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 		return nil, err
 	}
 	if unfound != nil {
-		s.log.Warn("no socket for `lb reload`; SIGHUP works", "err", unfound)
+		s.log.Warn("no socket for `lb status`, `lb reload` and the like", "err", unfound)
 	}
 	return o, nil
 }

@@ -129,6 +129,8 @@ func refusal(res *http.Response, socket, path string) error {
 	return errors.New(f.Error)
 }
 
+var errEnded = errors.New("ended before it had answered")
+
 // unreachable says why nobody was found at a socket.
 func unreachable(socket string, err error) error {
 	switch {
@@ -136,8 +138,8 @@ func unreachable(socket string, err error) error {
 		return coded(exitNoLB, fmt.Errorf("no lb is at %s", socket))
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return notYours(socket)
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("the lb at %s ended before it had answered", socket)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("the lb at %s %w", socket, errEnded)
 	}
 	return fmt.Errorf("%s: %w", socket, err)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,8 +36,8 @@ func demoCommand(w world) *cobra.Command {
 same process, one of them slow, and sends a gentle load through lb. Every two seconds it shows who got how
 many requests. Nothing is installed. Ctrl-C ends it.
 
-Ports are those of the configuration where they are free, and others where they are not. It listens at lb's socket
-as well, so that "lb top", "lb drain app 3001" and the like can be tried on it in another terminal.`,
+Ports are those of the configuration where they are free, and others where they are not. It listens at a socket of
+its own as well, so that other commands can be tried on it in another terminal: it prints some.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return demo(w, o) },
 	}
@@ -67,8 +68,13 @@ func demo(w world, o demoOptions) error {
 	}
 	defer fleet.stop()
 	var ports portFinder
-	log := slog.New(slog.NewTextHandler(w.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	socket, how := demoSocket()
+	screen := newScreen(w.stdout)
+	log := slog.New(slog.NewTextHandler(screen.beside(w.stderr), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	// Not that of a config.toml here: it is the user's own lb that goes by that.
+	socket, err := inRuntimeDir(fmt.Sprintf("lb-demo-%d.sock", os.Getpid()))
+	if err != nil {
+		log.Warn("no socket for `lb top`, `lb drain` and the like", "err", err)
+	}
 	s, err := server.New(cfg, server.Options{Version: thisVersion(), Log: log, Listen: ports.listen, Socket: socket})
 	if err != nil {
 		return err
@@ -78,8 +84,7 @@ func demo(w world, o demoOptions) error {
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 
-	screen := newScreen(w.stdout)
-	screen.print(introduction(s, fleet, append(fleet.moved, ports.moved...), socket != "", how))
+	screen.print(introduction(s, fleet, append(fleet.moved, ports.moved...)))
 	load := startLoad(appURL(s), o.rate)
 	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
@@ -123,29 +128,18 @@ func demo(w world, o demoOptions) error {
 	}
 }
 
-// demoSocket is where the demo listens for other commands, and how these find it; "" where an lb of the user's does already.
-func demoSocket() (socket, how string) {
-	const file = "config.toml"
-	socket, err := ownSocket(file)
-	if err != nil || answers(socket) == nil {
-		return "", ""
-	}
-	if _, err := os.Stat(file); err != nil {
-		return socket, " --socket " + socket
-	}
-	return socket, ""
-}
-
-// introduction says what runs where, and which commands to try, if any; how is what these need to find it.
-func introduction(s *server.Server, f *fleet, moved []string, commands bool, how string) string {
+// introduction says what runs where, and what to try.
+func introduction(s *server.Server, f *fleet, moved []string) string {
 	var b strings.Builder
 	line := func(what, where string) { fmt.Fprintf(&b, "  %-22s %s\n", what, where) }
 	fmt.Fprintf(&b, "lb runs config.toml. The %d instances of the app live in this process, one of them is slow on purpose.\n\n", len(f.instances))
 	for _, a := range s.Addrs() {
 		line("your app, through lb", webURL(a.Addr)+"/")
 	}
+	socket := ""
 	for _, a := range s.AdminAddrs() {
 		if a.Network() == "unix" {
+			socket = a.String()
 			continue
 		}
 		line("the live page", webURL(a)+"/")
@@ -154,13 +148,11 @@ func introduction(s *server.Server, f *fleet, moved []string, commands bool, how
 	if len(moved) > 0 {
 		fmt.Fprintf(&b, "\nPorts that were not free:\n\n  %s\n", strings.Join(moved, "\n  "))
 	}
-	if commands {
-		lb, backend := os.Args[0], f.instances[len(f.instances)-2].name
+	if socket != "" {
 		b.WriteString("\nIn another terminal:\n\n")
-		try := func(command, why string) { fmt.Fprintf(&b, "  %-38s %s\n", lb+" "+command+how, why) }
-		try("top", "the same, more of it")
-		try("drain app "+backend, "as before a deploy: it gets nothing more")
-		try("ready app "+backend, "it is back")
+		for _, c := range []string{"top", "drain app " + f.instances[1].name, "ready app " + f.instances[1].name} {
+			fmt.Fprintf(&b, "  %s %s --socket %s\n", shellWord(os.Args[0]), c, shellWord(socket))
+		}
 	}
 	b.WriteString("\nCtrl-C ends it.\n\n")
 	return b.String()
@@ -200,11 +192,21 @@ func (p *portFinder) listen(network, address string) (net.Listener, error) {
 	return ln, nil
 }
 
+// shellWord is a word as a shell takes it.
+func shellWord(word string) string {
+	if strings.ContainsAny(word, " \t\n\"'\\$`&;|<>()*?[]#~!") {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return word
+}
+
 // screen shows a table that is drawn over in a terminal, and one below the other elsewhere.
 type screen struct {
 	out    io.Writer
 	pretty bool // a terminal
-	lines  int  // of the table that the cursor stands below
+
+	mu    sync.Mutex // held while somebody writes
+	lines int        // guarded by mu; of the table that the cursor stands below
 }
 
 func newScreen(out io.Writer) *screen {
@@ -216,12 +218,26 @@ func newScreen(out io.Writer) *screen {
 	return s
 }
 
-func (s *screen) print(text string) {
-	io.WriteString(s.out, text)
-	s.lines = 0
+func (s *screen) print(text string) { io.WriteString(s.beside(s.out), text) }
+
+// beside is w, which may be the same terminal: after what is written there, the next table is drawn below it.
+func (s *screen) beside(w io.Writer) io.Writer { return besides{s, w} }
+
+type besides struct {
+	screen *screen
+	w      io.Writer
+}
+
+func (b besides) Write(text []byte) (int, error) {
+	b.screen.mu.Lock()
+	defer b.screen.mu.Unlock()
+	b.screen.lines = 0
+	return b.w.Write(text)
 }
 
 func (s *screen) draw(table string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.pretty {
 		io.WriteString(s.out, table+"\n")
 		return

@@ -31,8 +31,8 @@ the pool how the strategy saw it, or why it could not be chosen; and what became
 is tried again elsewhere is another decision, "attempt 2". lb notes decisions only while somebody asks, so these are
 not of the past. When no request comes within --wait it shows how the backends stand.
 
-With --follow it goes on until Ctrl-C, over upgrades and restarts of lb, with at most ten decisions a second unless --gap says
-otherwise.
+With --follow it goes on until Ctrl-C, with at most ten decisions a second unless --gap says otherwise; also over upgrades and
+restarts of lb: it waits a minute for the next one.
 
 Exit code: 0 when there is something to show, 7 when there is no such pool, 4 when no lb runs.`,
 		Example: "  lb explain app\n  lb explain --last 20\n  lb explain app --follow --json | jq -r .chosen",
@@ -108,10 +108,10 @@ func explain(w world, to *target, path string, asJSON, follow bool) error {
 	}
 }
 
-// nobodyThere reports whether err says that no lb runs.
+// nobodyThere reports whether err says that no lb runs, or one that began and ended.
 func nobodyThere(err error) bool {
 	var e *exit
-	return errors.As(err, &e) && e.code == exitNoLB
+	return errors.Is(err, errEnded) || errors.As(err, &e) && e.code == exitNoLB
 }
 
 // decisions reads what lb tells, to its end; more is whether there may be more from the next lb.

@@ -133,9 +133,14 @@ func TestExplainWaits(t *testing.T) {
 	c = start(t, "explain", "--follow", "--socket", socket)
 	c.says(c.stdout.String, `GET /first -> a`)
 	first.Close()
-	c.says(c.stderr.String, `^lb: it has ended; waiting 1m0s for the next one\n$`)
+	const waits = "lb: it has ended; waiting 1m0s for the next one\n"
+	c.says(c.stderr.String, waits)
+	time.Sleep(3 * againAfter) // it looks again, and says no more
 	begin("second")
 	c.says(c.stdout.String, `GET /second -> a`)
+	if s := c.stderr.String(); s != waits {
+		t.Errorf("it said %q", s)
+	}
 	c.signal(syscall.SIGINT)
 	if code := c.wait(); code != 0 {
 		t.Errorf("exit code %d: %s", code, c.stderr.String())

@@ -60,6 +60,11 @@ func ownSocket(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return inRuntimeDir(name)
+}
+
+// inRuntimeDir is where a socket of that name belongs that this process listens at.
+func inRuntimeDir(name string) (string, error) {
 	dir := runtimeDirs()[0]
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err

@@ -86,11 +86,11 @@ func TestRobust(t *testing.T) {
 		{"5 % load", 1.05, .02, func(r *Run) { r.Rate = 40 }},
 		{"30 % load", 1.05, .2, func(r *Run) { r.Rate = 240 }},
 		// A fixed number of clients, as a benchmark has: instances are never seen with little in work.
-		{"24 clients", 1, 5, func(r *Run) { clients(r, 24) }},
-		{"24 clients, one 3x slower", .85, 5, func(r *Run) { clients(r, 24); r.Backends[0].Service *= 3 }},
-		{"24 clients, all work the same", 1.15, 5, func(r *Run) { clients(r, 24); r.Spread = .05 }},
-		{"1000 clients", 1.05, 5, func(r *Run) { clients(r, 1000) }},
-		{"100 clients, .2 ms of work", .95, 5, func(r *Run) {
+		{"24 clients", 1, 1.01, func(r *Run) { clients(r, 24) }},
+		{"24 clients, one 3x slower", .85, 1.01, func(r *Run) { clients(r, 24); r.Backends[0].Service *= 3 }},
+		{"24 clients, all work the same", 1.15, .02, func(r *Run) { clients(r, 24); r.Spread = .05 }},
+		{"1000 clients", 1.05, .02, func(r *Run) { clients(r, 1000) }},
+		{"100 clients, .2 ms of work", .95, 1.01, func(r *Run) {
 			clients(r, 100)
 			for i := range r.Backends {
 				r.Backends[i].Service /= 50

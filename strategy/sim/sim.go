@@ -344,7 +344,9 @@ func (r *request) ask() {
 		}
 		r.waits = true
 		w.at(w.now+lookAround, r.lookAround)
-		w.res.Held++
+		if r.counted {
+			w.res.Held++
+		}
 		w.res.MostHeld = max(w.res.MostHeld, int(r.pool.Waiting()))
 	}
 }
