@@ -90,8 +90,8 @@ func (c *client) forget() {
 		return
 	}
 	c.gone = true
-	c.stats().open.Dec()
 	c.w.proxy.limits.exit(c)
+	c.stats().open.Dec()
 	c.prev.next, c.next.prev = c.next, c.prev
 	c.w.checkDrained()
 }
