@@ -26,6 +26,11 @@ func (p *p2c) Pick(s *upstream.Selection) *upstream.Backend {
 		}
 		b = p.one(s)
 	}
+	for i := 1; b == a && i < len(p.ready) && !s.Ramping(); i++ { // a ramp's share is that of the draws
+		if next := p.ready[(a.Index()+i)%len(p.ready)]; !s.Has(next.Live) {
+			b = next
+		}
+	}
 	s.Drew(a.Index(), b.Index())
 	la, lb := a.Load(), b.Load()
 	if p.cost(b, lb, s) < p.cost(a, la, s) {
