@@ -396,6 +396,20 @@ func (p *peer) reset() {
 	p.conn.Close()
 }
 
+// peek waits until something can be read, and leaves it unread.
+func (p *peer) peek() {
+	raw, err := p.conn.(syscall.Conn).SyscallConn()
+	if err == nil {
+		err = raw.Read(func(fd uintptr) bool {
+			_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+			return err != syscall.EAGAIN
+		})
+	}
+	if err != nil {
+		p.fatal("%s: peek: %v", p.who, err)
+	}
+}
+
 func cutShort(s string) string {
 	if len(s) > 400 {
 		return fmt.Sprintf("%s... (%d bytes)", s[:400], len(s))

@@ -115,17 +115,20 @@ func TestExplainWaits(t *testing.T) {
 	if code := c.wait(); code != exitNoLB {
 		t.Errorf("exit code %d: %s", code, c.stderr.String())
 	}
-	begin := func(name string) *http.Server {
+	listen := func() net.Listener {
 		ln, err := net.Listen("unix", socket)
 		if err != nil {
 			t.Fatal(err)
 		}
+		return ln
+	}
+	begin := func(name string) *http.Server {
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			json.NewEncoder(w).Encode(admin.Decision{Attempt: 1, Request: "GET /" + name, Chosen: "a"})
 			http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		})}
-		go s.Serve(ln)
+		go s.Serve(listen())
 		t.Cleanup(func() { s.Close() })
 		return s
 	}
@@ -135,7 +138,15 @@ func TestExplainWaits(t *testing.T) {
 	first.Close()
 	const waits = "lb: it has ended; waiting 1m0s for the next one\n"
 	c.says(c.stderr.String, waits)
-	time.Sleep(3 * againAfter) // it looks again, and says no more
+	failing := listen() // the next ones end as they begin, for want of their port, say
+	for range 3 {
+		conn, err := failing.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	failing.Close()
 	begin("second")
 	c.says(c.stdout.String, `GET /second -> a`)
 	if s := c.stderr.String(); s != waits {
