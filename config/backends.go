@@ -153,16 +153,17 @@ func (s *backendSet) place(got span, path string) bool {
 		if lo > hi {
 			continue
 		}
-		both := span{got.host, lo, hi}
+		same, alias := p.lo == got.lo && p.hi == got.hi, ""
+		if p.host != got.host {
+			alias = ": localhost is 127.0.0.1, and ::1 where that refuses"
+		}
 		switch {
-		case p.span == got:
+		case same && alias == "":
 			s.r.fault(path, "%s is there twice, first as %s", quote(got.String()), s.where(p.path))
-		case p.host != got.host && p.lo == got.lo && p.hi == got.hi:
-			s.r.fault(path, "%s is %s, first as %s: localhost is 127.0.0.1, and ::1 where that refuses", quote(got.String()), quote(p.String()), s.where(p.path))
-		case p.host != got.host:
-			s.r.fault(path, "%s and %s overlap: both have %s, first as %s: localhost is 127.0.0.1, and ::1 where that refuses", quote(got.String()), quote(p.String()), both, s.where(p.path))
+		case same:
+			s.r.fault(path, "%s is %s, first as %s%s", quote(got.String()), quote(p.String()), s.where(p.path), alias)
 		default:
-			s.r.fault(path, "%s and %s overlap: both have %s, first as %s", quote(got.String()), quote(p.String()), both, s.where(p.path))
+			s.r.fault(path, "%s and %s overlap: both have %s, first as %s%s", quote(got.String()), quote(p.String()), span{got.host, lo, hi}, s.where(p.path), alias)
 		}
 		return false
 	}

@@ -292,16 +292,12 @@ func (t *tunnel) end(why failure) {
 	}
 	t.ended = true
 	t.w.loop.Stop(&t.close)
-	fault := upstream.FaultNone
-	if why.failed() {
-		fault = answers[why.reason].fault
-	}
 	t.bc.stats.BytesSent.Add(uint64(t.out.bytes))
 	t.bc.stats.BytesReceived.Add(uint64(t.back.bytes))
 	sh := t.client.stats()
 	sh.bytesIn.Add(uint64(t.out.bytes))
 	sh.bytesOut.Add(uint64(t.back.bytes))
-	t.lease.Done(upstream.Outcome{Now: t.w.loop.Now(), Status: 101, Fault: fault})
+	t.lease.Done(upstream.Outcome{Now: t.w.loop.Now(), Status: 101, Fault: answers[why.reason].fault})
 	if why.failed() {
 		sh.answers[why.reason].Inc()
 	}

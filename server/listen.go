@@ -116,7 +116,11 @@ func (s *Server) open(cfg *config.Config, old *places) (*opening, error) {
 		return nil, err
 	}
 	if unfound != nil {
-		s.log.Warn("no socket for `lb status`, `lb reload` and the like", "err", unfound)
+		say := "no socket for `lb status`, `lb reload` and the like"
+		if s.opt.Load != nil {
+			say += "; SIGHUP reloads"
+		}
+		s.log.Warn(say, "err", unfound)
 	}
 	return o, nil
 }

@@ -148,9 +148,10 @@ func introduction(s *server.Server, f *fleet, moved []string) string {
 	if len(moved) > 0 {
 		fmt.Fprintf(&b, "\nPorts that were not free:\n\n  %s\n", strings.Join(moved, "\n  "))
 	}
-	if socket != "" {
+	if pool := s.Status().Pools[0]; socket != "" && len(pool.Backends) > 0 {
 		b.WriteString("\nIn another terminal:\n\n")
-		for _, c := range []string{"top", "drain app " + f.instances[1].name, "ready app " + f.instances[1].name} {
+		backend := shellWord(pool.Name) + " " + shellWord(pool.Backends[0].Name)
+		for _, c := range []string{"top", "drain " + backend, "ready " + backend} {
 			fmt.Fprintf(&b, "  %s %s --socket %s\n", shellWord(os.Args[0]), c, shellWord(socket))
 		}
 	}

@@ -86,7 +86,7 @@ func explain(w world, to *target, path string, asJSON, follow bool) error {
 	w.notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	over := make(chan error, 1)
 	go func() {
-		var ended time.Time // when there was an lb last, and it had not been missed
+		var ended time.Time // when the last lb did; zero: there was none
 		for missed := false; ; time.Sleep(againAfter) {
 			switch more, err := decisions(to, path, show); {
 			case more: // lb was upgraded, or has ended

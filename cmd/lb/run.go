@@ -96,7 +96,7 @@ func run(w world, path string) error {
 	log := slog.New(slog.NewTextHandler(w.stderr, nil))
 	socket, err := ownSocket(path)
 	if err != nil {
-		log.Warn("no socket for `lb status`, `lb reload` and the like", "err", err)
+		log.Warn("no socket for `lb status`, `lb reload` and the like; SIGHUP reloads", "err", err)
 	}
 	s, err := server.New(cfg, server.Options{
 		Version: thisVersion(), Log: log, Load: load, Socket: socket,
